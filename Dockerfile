@@ -1,0 +1,19 @@
+# The app in a container; a Docker Space uses this same file. Runs as user 1000 on port 7860.
+FROM python:3.11-slim
+
+RUN useradd --create-home --uid 1000 user
+USER user
+WORKDIR /home/user/app
+ENV PATH=/home/user/app/.venv/bin:$PATH \
+    GRADIO_ANALYTICS_ENABLED=False \
+    GRADIO_SERVER_NAME=0.0.0.0 \
+    MORPHING_RUNS=/home/user/runs
+
+COPY --chown=user requirements.lock pyproject.toml README.md LICENSE ./
+RUN python -m venv .venv \
+    && pip install --no-cache-dir --requirement requirements.lock
+COPY --chown=user . .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
+
+EXPOSE 7860
+CMD ["python", "app.py"]

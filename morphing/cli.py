@@ -1,0 +1,276 @@
+"""The ``morphing`` command: the app's verbs for a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from morphing.errors import MorphingError
+
+if TYPE_CHECKING:
+    from morphing.runs.run import Run
+
+app = typer.Typer(
+    help="Search merge recipes for the best trade-offs between fine-tuned models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+TrialNumber = Annotated[int, typer.Argument(metavar="TRIAL", help="A completed trial's number.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options before the verb; ``--debug`` is read by :func:`main`."""
+
+
+@app.command()
+def search(
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC.yaml]", help="What to search; default: the zoo.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder; default: under runs/.")
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="How many recipes to evaluate in all.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="mmmo, nsga2, cmaes or random.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of sampler and masks.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
+) -> None:
+    """Search merge recipes and print the Pareto front."""
+    from morphing.runs.loop import Loop
+    from morphing.terminal import print_front, search_bar
+
+    if resume:
+        if run is None or spec or sampler or device or seed is not None:
+            raise MorphingError(
+                "--resume goes with --run DIR and, if you like, --evaluations:"
+                " the run keeps its own spec."
+            )
+        opened = _open(run)
+        if evaluations:
+            opened.set_evaluations(evaluations)
+    else:
+        opened = _create(spec, run, evaluations, sampler, seed, device)
+        _say(f"Run folder: {_shown(opened.folder)}")
+    try:
+        with search_bar(opened) as changed:
+            Loop(opened, changed=changed).search()
+    except KeyboardInterrupt:
+        _say(f"Interrupted; {_resume_hint(opened)}")
+        raise typer.Exit(130) from None
+    if opened.status().state == "stopped":
+        _say(f"Stopped; {_resume_hint(opened)}")
+    print_front(opened)
+
+
+@app.command()
+def front(
+    run: RunFolder,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    holdout: Annotated[
+        bool, typer.Option("--holdout", help="First score every member on the holdout split.")
+    ] = False,
+) -> None:
+    """Print a run's Pareto front."""
+    from morphing.runs.workbench import Workbench
+    from morphing.terminal import front_data, print_front, step_bar
+
+    opened = _open(run)
+    if holdout:
+        with opened.writing(), step_bar() as progress:
+            bench = Workbench(opened, progress=progress)
+            bench.reference_results("holdout", progress)
+            for number in opened.figures().front:
+                bench.holdout_results(number, progress)
+    if as_json:
+        typer.echo(json.dumps(front_data(opened), ensure_ascii=False, indent=2))
+    else:
+        print_front(opened)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    trial: TrialNumber,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+) -> None:
+    """Write a trial's model, with its card, as an ordinary checkpoint."""
+    from morphing.publishing.publish import write_export
+    from morphing.terminal import step_bar
+
+    opened = _open(run)
+    with step_bar() as progress:
+        write_export(opened, trial, folder, progress=progress)
+    _say(f"Wrote trial {trial} to {_shown(folder)}")
+
+
+@app.command()
+def push(
+    run: RunFolder,
+    trial: TrialNumber,
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="For example you/merge.")],
+    public: Annotated[bool, typer.Option("--public", help="Default: private.")] = False,
+) -> None:
+    """Score a trial on the holdout, export it and push it to the Hub with a model card."""
+    from morphing.publishing.publish import publish
+    from morphing.terminal import step_bar
+
+    opened = _open(run)
+    with step_bar() as progress:
+        url = publish(opened, trial, repo_id, private=not public, progress=progress)
+    _say(f"Pushed trial {trial} to {url}")
+
+
+@app.command()
+def pause(run: RunFolder) -> None:
+    """Ask a running search to pause."""
+    _ask(_open(run), "pause")
+
+
+@app.command()
+def stop(run: RunFolder) -> None:
+    """Ask a running search to stop; what is told is kept."""
+    _ask(_open(run), "stop")
+
+
+@app.command()
+def resume(run: RunFolder) -> None:
+    """Let a paused search go on (a stopped one: `morphing search --run DIR --resume`)."""
+    _ask(_open(run), "run")
+
+
+@app.command()
+def job(
+    results: Annotated[
+        str, typer.Argument(metavar="DATASET_ID", help="Private dataset for the run folder.")
+    ],
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC.yaml]", help="Default: the zoo.")
+    ] = None,
+    image: Annotated[
+        str, typer.Option(help="A Docker image or hf.co/spaces/org/name that has Morphing.")
+    ] = ...,  # type: ignore[assignment]
+    flavor: Annotated[str, typer.Option(help="Hardware, for example a10g-small.")] = "cpu-basic",
+    timeout: Annotated[str, typer.Option(help="For example 90m or 4h.")] = "2h",
+) -> None:
+    """Run a search on hardware rented from the Hub; you pay for it."""
+    from morphing.jobs.launch import launch
+    from morphing.runs.spec import load_spec, zoo_spec
+
+    asked = load_spec(spec) if spec else zoo_spec()
+    started = launch(asked, results, image=image, flavor=flavor, timeout=timeout)
+    _say(f"Started the Job {started.url}; its run folder goes to the dataset {results}")
+
+
+@app.command(name="app")
+def app_command(
+    port: Annotated[int | None, typer.Option(help="Default: 7860.")] = None,
+) -> None:
+    """Serve the app."""
+    from morphing.ui.app import launch
+
+    launch(port=port)
+
+
+def main() -> None:
+    """Run the command; a failure ends in one sentence, or a traceback with ``--debug``."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    _quiet_libraries(debug)
+    try:
+        app(args=arguments, prog_name="morphing")
+    except MorphingError as error:
+        if debug:
+            raise
+        _fail(str(error))
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"Unexpected {type(error).__name__}: {error} (run with --debug for the traceback)")
+
+
+def _fail(sentence: str) -> None:
+    typer.echo(f"Error: {sentence}", err=True)
+    sys.exit(1)
+
+
+def _say(sentence: str) -> None:
+    typer.echo(sentence, err=True)
+
+
+def _quiet_libraries(debug: bool) -> None:
+    """Progress bars and notes of the libraries would tear ours apart."""
+    import logging
+    import os
+    import warnings
+
+    if debug:
+        return
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+
+
+def _open(folder: Path) -> Run:
+    from morphing.runs.run import Run
+
+    return Run(folder)
+
+
+def _create(
+    spec_path: Path | None,
+    folder: Path | None,
+    evaluations: int | None,
+    sampler: str | None,
+    seed: int | None,
+    device: str | None,
+) -> Run:
+    from morphing.runs.prepare import create_run
+    from morphing.runs.run import default_folder
+    from morphing.runs.spec import load_spec, parse_spec, zoo_spec
+
+    spec = load_spec(spec_path) if spec_path else zoo_spec()
+    changes = {"evaluations": evaluations, "sampler": sampler, "seed": seed}
+    data = spec.model_dump()
+    data["search"].update({k: v for k, v in changes.items() if v is not None})
+    if device:
+        data["device"] = device
+    return create_run(folder or default_folder(spec.name), parse_spec(data, "The command line"))
+
+
+def _ask(run: Run, request: str) -> None:
+    if not run.status().active:
+        raise MorphingError(
+            f"Nothing works on the run {run.name} now: `{_resume_command(run)}` goes on with it."
+        )
+    run.request(request)  # type: ignore[arg-type]
+
+
+def _shown(path: Path) -> str:
+    path, here = path.resolve(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _resume_command(run: Run) -> str:
+    return f"morphing search --run {_shown(run.folder)} --resume"
+
+
+def _resume_hint(run: Run) -> str:
+    return f"`{_resume_command(run)}` goes on from here."

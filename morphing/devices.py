@@ -1,0 +1,62 @@
+"""The one place where a device is chosen and its free memory is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from morphing.errors import MorphingError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for ``name``; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        MorphingError: the name is unknown, or the device is not usable on this machine.
+    """
+    import torch
+
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
+    if name not in usable:
+        raise MorphingError(f"Unknown device {name!r}: choose one of {', '.join(DEVICES)}.")
+    if not usable[name]:
+        raise MorphingError(
+            f"The device {name!r} is not usable on this machine: choose --device auto or cpu."
+        )
+    return torch.device(name)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on ``device`` (MPS shares the machine's memory)."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def check_memory(required: int, device: torch.device) -> None:
+    """Refuse work that needs more than the free memory, before anything is loaded.
+
+    Raises:
+        MorphingError: ``required`` bytes are not free on ``device``.
+    """
+    free = available_memory(device)
+    if required > free:
+        raise MorphingError(
+            f"This run needs about {required / 2**30:.1f} GiB on {device.type} and"
+            f" {free / 2**30:.1f} GiB are free: choose fewer or smaller sources, or a larger"
+            " device."
+        )

@@ -1,0 +1,1 @@
+"""Launching a run on hardware rented from the Hub (HF Jobs)."""

@@ -1,0 +1,1 @@
+"""A winner on the Hub: its model card, its evaluation results and the push."""

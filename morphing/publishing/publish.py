@@ -1,0 +1,138 @@
+"""From a trial of a run to a folder with a truthful card, and to the Hub."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import morphing
+from morphing.errors import MorphingError
+from morphing.publishing.card import CardFacts, ScoreLine, write_card
+from morphing.publishing.push import check_push, push
+from morphing.runs.run import Part, Run
+from morphing.runs.trial import Result
+from morphing.runs.workbench import Progress, Workbench, quiet
+from morphing.sources.source import inspect
+
+
+def card_facts(run: Run, number: int, title: str, token: str | None = None) -> CardFacts:
+    """What a card may say of a trial: what the run recorded, and the licences of what it merges.
+
+    Raises:
+        MorphingError: the run has no such completed trial.
+    """
+    trial = run.trial(number)
+    spec, figures = run.spec, run.figures()
+    return CardFacts(
+        title=title,
+        base=spec.base,
+        sources=spec.sources,
+        recipe=trial.recipe,
+        search=_lines(run, "search", trial.results or {}),
+        holdout=_lines(run, "holdout", run.holdout(number) or {}),
+        reference_search=_references(run, "search"),
+        reference_holdout=_references(run, "holdout"),
+        run={
+            "sampler": spec.search.sampler,
+            "evaluations": len(figures.trials),
+            "seed": spec.search.seed,
+            "trial": number,
+            "front": len(figures.front),
+            "on_front": number in figures.front,
+        },
+        version=morphing.__version__,
+        licenses=_licenses(run, token),
+    )
+
+
+def write_export(
+    run: Run,
+    number: int,
+    folder: Path,
+    *,
+    workbench: Workbench | None = None,
+    progress: Progress = quiet,
+) -> None:
+    """Write a trial's model and its card to a new folder.
+
+    Raises:
+        MorphingError: no such trial, the folder is in use, or the disk is full.
+    """
+    run.trial(number)
+    workbench = workbench or Workbench(run, progress=progress)
+    workbench.export(number, folder, progress)
+    write_card(folder, card_facts(run, number, folder.resolve().name))
+
+
+def publish(
+    run: Run,
+    number: int,
+    repo_id: str,
+    token: str | None = None,
+    *,
+    private: bool = True,
+    workbench: Workbench | None = None,
+    progress: Progress = quiet,
+) -> str:
+    """Score a trial on the holdout beside its sources, export it, push it; returns its address.
+
+    What can be refused early (no login, a name that is not yours) is refused before any work.
+
+    Raises:
+        MorphingError: no such trial, no or a refused login, or the Hub's refusal in its words.
+    """
+    run.trial(number)
+    repo_id = check_push(repo_id, token)
+    workbench = workbench or Workbench(run, token, progress)
+    workbench.reference_results("holdout", progress)
+    workbench.holdout_results(number, progress)
+    # Kept until the Hub has it, so that a broken upload can be tried again at once.
+    folder = run.folder / "exports" / f"{number:05d}"
+    if not folder.exists():
+        workbench.export(number, folder, progress)
+    progress("uploading", 0, 1)
+    facts = card_facts(run, number, repo_id.split("/")[-1], token)
+    url = push(folder, repo_id, token, private=private, facts=facts)
+    shutil.rmtree(folder)
+    progress("uploading", 1, 1)
+    return url
+
+
+def _lines(run: Run, part: Part, results: Mapping[str, Result]) -> tuple[ScoreLine, ...]:
+    lines = []
+    for use in run.spec.benchmarks:
+        benchmark = use.declaration
+        if benchmark.name in results:
+            result = results[benchmark.name]
+            split = (benchmark.holdout_split if part == "holdout" else None) or benchmark.split
+            lines.append(
+                ScoreLine(
+                    benchmark=benchmark.name,
+                    title=benchmark.title or benchmark.name,
+                    dataset=benchmark.dataset,
+                    revision=benchmark.revision,
+                    part=part,
+                    split=split,
+                    metric=benchmark.metric,
+                    value=result.value,
+                    n=result.n,
+                    stderr=result.stderr,
+                )
+            )
+    return tuple(lines)
+
+
+def _licenses(run: Run, token: str | None) -> dict[str, str | None]:
+    """Each model's declared licence; nothing where one cannot be asked, for example offline."""
+    names = (run.spec.base, *run.spec.sources)
+    try:
+        return {name: inspect(name, token).license for name in names}
+    except MorphingError:
+        return {}
+
+
+def _references(run: Run, part: Part) -> dict[str, tuple[ScoreLine, ...]]:
+    return {
+        model: _lines(run, part, results) for model, results in run.reference_scores(part).items()
+    }

@@ -1,0 +1,177 @@
+"""The run spec: what a search is asked to do, as YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from morphing.benchmarks.benchmark import Benchmark, get_benchmark
+from morphing.devices import DEVICES
+from morphing.errors import MorphingError
+from morphing.merging.recipe import METHODS
+from morphing.search.samplers import SAMPLERS
+from morphing.zoo import BENCHMARKS as ZOO_BENCHMARKS
+from morphing.zoo import SPECIALISTS
+
+SPARSITY = "sparsity"
+"""The objective −Σ|θ − θ_base| / Σ|θ_base| (MM-MO's sparsity metric, relative to the base)."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BenchmarkUse(_Model):
+    """A benchmark in a run, and how many samples of each split it may use."""
+
+    benchmark: str | Benchmark
+    samples: Annotated[int, Field(ge=1)] = 100
+    holdout: Annotated[int, Field(ge=1)] = 500
+    objective: bool = True
+    """False: scored on the holdout only, for the report; the search never sees it."""
+
+    @property
+    def declaration(self) -> Benchmark:
+        """The benchmark itself, looked up in the catalogue where only its name is given."""
+        return get_benchmark(self.benchmark) if isinstance(self.benchmark, str) else self.benchmark
+
+
+class SearchOptions(_Model):
+    """How the search space is searched, and for how long."""
+
+    sampler: str = "mmmo"
+    evaluations: Annotated[int, Field(ge=1)] = 30
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    layer_groups: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("sampler")
+    @classmethod
+    def _known_sampler(cls, value: str) -> str:
+        if value not in SAMPLERS:
+            raise ValueError(f"unknown sampler {value!r}: choose one of {', '.join(SAMPLERS)}")
+        return value
+
+
+class RunSpec(_Model):
+    """One search: sources, base, method, benchmarks, budget and device."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")] = "run"
+    base: str
+    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+    method: str = "dare_ties"
+    benchmarks: Annotated[tuple[BenchmarkUse, ...], Field(min_length=1)]
+    sparsity: bool = True
+    search: SearchOptions = SearchOptions()
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Storage dtype of the merged model; arithmetic is float32 whatever it is."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    allow_unrelated_base: bool = False
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [{"benchmark": v} if isinstance(v, str) else v for v in value]
+        return value
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        if value not in METHODS:
+            raise ValueError(f"unknown method {value!r}: choose one of {', '.join(METHODS)}")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if value not in DEVICES:
+            raise ValueError(f"unknown device {value!r}: choose one of {', '.join(DEVICES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunSpec:
+        names = [use.declaration.name for use in self.benchmarks]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise ValueError(f"the benchmark {min(repeated)!r} is listed twice")
+        if SPARSITY in names:
+            raise ValueError(f"a benchmark may not be called {SPARSITY!r}: an objective is")
+        if not any(use.objective for use in self.benchmarks):
+            raise ValueError("no benchmark is an objective: set `objective: true` on at least one")
+        repeated = {name for name in self.sources if self.sources.count(name) > 1}
+        if repeated:
+            raise ValueError(f"the source {min(repeated)!r} is listed twice")
+        return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the objectives in order, all maximised."""
+        tasks = tuple(use.declaration.name for use in self.benchmarks if use.objective)
+        return (*tasks, SPARSITY) if self.sparsity else tasks
+
+    @property
+    def tasks(self) -> tuple[BenchmarkUse, ...]:
+        """The benchmarks that are objectives."""
+        return tuple(use for use in self.benchmarks if use.objective)
+
+    def to_yaml(self) -> str:
+        """The spec as YAML, without the fields left at their defaults."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def parse_spec(data: Any, where: str = "the spec") -> RunSpec:
+    """A spec from plain data.
+
+    Raises:
+        MorphingError: a field is missing, unknown or out of range; names ``where`` and the field.
+    """
+    if not isinstance(data, Mapping):
+        raise MorphingError(f"{where} has no fields: start from `base:` and `sources:`.")
+    try:
+        return RunSpec.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        problem = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise MorphingError(f"{where}: {field}: {problem[:1].lower()}{problem[1:]}.") from error
+
+
+def load_spec(path: Path) -> RunSpec:
+    """Read a spec file.
+
+    Raises:
+        MorphingError: the file cannot be read, is not YAML, or is not a valid spec.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise MorphingError(f"The spec {path} cannot be read ({error}): check the path.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "malformed"
+        raise MorphingError(f"{path} is not valid YAML{line}: {problem}.") from error
+    return parse_spec(data, str(path))
+
+
+def zoo_spec() -> RunSpec:
+    """The embedded default: the zoo's specialists and benchmarks, on any machine."""
+    return RunSpec(
+        name="zoo",
+        base="zoo:base",
+        sources=tuple(f"zoo:{name}" for name in SPECIALISTS),
+        benchmarks=tuple(
+            BenchmarkUse(
+                benchmark=f"zoo-{name}",
+                samples=128,
+                objective=not get_benchmark(f"zoo-{name}").cross_domain,
+            )
+            for name in ZOO_BENCHMARKS
+        ),
+    )

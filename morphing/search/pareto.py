@@ -1,0 +1,108 @@
+"""Figures of a set of objective vectors: front, hypervolume, knee.
+
+Everywhere ``values`` is (n, m), a row a trial, all objectives maximised. A row with a value that
+isn't finite is on no front and adds nothing.
+"""
+
+import numpy as np
+
+_INITIAL_TRIALS = 10
+
+
+def front(values: np.ndarray) -> np.ndarray:
+    """Which rows no other row dominates: bool (n,). Equal rows are all on the front or all off."""
+    values = np.asarray(values, dtype=float)
+    finite = np.isfinite(values).all(axis=1)
+    # better[i, j]: row i is at least as good as row j everywhere and better somewhere.
+    at_least = np.all(values[:, None] >= values, axis=2)
+    better = np.logical_and(at_least, np.any(values[:, None] > values, axis=2))
+    return np.logical_and(finite, ~np.any(better[finite], axis=0))
+
+
+def reference_point(values: np.ndarray) -> np.ndarray:
+    """The corner hypervolumes are measured from, (m,), fixed once ten trials have values.
+
+    Of the first ten finite rows (fewer while there are fewer), in number order: the minimum of
+    each objective less a tenth of its range, or less 0.1 where all are equal. So two searches
+    that share their initial trials share it, and it doesn't move as a search goes on.
+
+    Raises:
+        ValueError: no row is finite.
+    """
+    values = np.asarray(values, dtype=float)
+    initial = values[np.isfinite(values).all(axis=1)][:_INITIAL_TRIALS]
+    if len(initial) == 0:
+        raise ValueError("a reference point needs one row of finite values")
+    span = np.ptp(initial, axis=0)
+    return initial.min(axis=0) - 0.1 * np.where(span > 0, span, 1.0)
+
+
+def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
+    """The volume between the reference point (m,) and the front; rows below it add nothing."""
+    values = np.asarray(values, dtype=float)
+    return _volume(values[front(values)] - reference)
+
+
+def hypervolume_history(values: np.ndarray, reference: np.ndarray) -> list[float]:
+    """The hypervolume after each row: n numbers that never fall."""
+    values = np.asarray(values, dtype=float) - reference
+    values[~np.isfinite(values).all(axis=1)] = -np.inf
+    gains = [_gain(values[:row], values[row]) for row in range(len(values))]
+    return [float(volume) for volume in np.cumsum(gains)]
+
+
+def _volume(points: np.ndarray) -> float:
+    """Hypervolume of (n, m) above the origin by the WFG recursion (While et al. 2012).
+
+    Own code for speed: the app draws this often, and BoTorch's public function costs seconds to
+    import and has no way to add one point at a time.
+    """
+    return sum(_gain(points[:row], points[row]) for row in range(len(points)))
+
+
+def _gain(points: np.ndarray, new: np.ndarray) -> float:
+    """What a new point (m,) adds to the volume of points (n, m): its box less what they share."""
+    if (new <= 0).any():
+        return 0.0
+    shared = np.minimum(points, new)
+    shared = shared[(shared > 0).all(axis=1)]
+    if (shared == new).all(axis=1).any():
+        return 0.0
+    shared = np.unique(shared[front(shared)], axis=0)
+    return float(np.prod(new)) - _volume(shared)
+
+
+def knee(values: np.ndarray) -> int | None:
+    """The front member where trading one objective for another pays least: its row, or None.
+
+    The member farthest beyond the hyperplane through the front's extremes (the best member of
+    each objective), all objectives scaled to [0, 1] over the front (Das 1999; Branke et al. 2004
+    for the idea). Objectives constant over the front are left out. Where the extremes span no
+    plane that rises in no objective, because one member is best in several, the plane is the one
+    of equal sums. The first row wins ties; so with two members it is the first, and on a front
+    that bends inwards an extreme. None if no row is finite.
+    """
+    values = np.asarray(values, dtype=float)
+    rows = np.flatnonzero(front(values))
+    if len(rows) == 0:
+        return None
+    members = values[rows]
+    members = members[:, np.ptp(members, axis=0) > 0]
+    if members.shape[1] == 0:
+        return int(rows[0])
+    scaled = (members - members.min(axis=0)) / np.ptp(members, axis=0)
+    extremes = scaled[_extremes(scaled)]
+    # The plane's normal solves extremes @ normal = 1.
+    normal = np.ones(scaled.shape[1])
+    if np.linalg.matrix_rank(extremes) == len(normal):
+        solved = np.linalg.solve(extremes, normal)
+        if (solved > 0).all():
+            normal = solved
+    beyond = scaled @ normal / np.linalg.norm(normal)
+    return int(rows[np.argmax(beyond > beyond.max() - 1e-12)])
+
+
+def _extremes(scaled: np.ndarray) -> list[int]:
+    """For each objective the row that is best in it, of those the best in sum."""
+    sums = scaled.sum(axis=1)
+    return [int(np.lexsort((sums, column))[-1]) for column in scaled.T]

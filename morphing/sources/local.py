@@ -1,0 +1,119 @@
+"""Models in folders: reading headers and small files from disk."""
+
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from morphing.errors import MorphingError
+from morphing.sources import metadata
+from morphing.sources.source import Inspection, TensorInfo
+
+
+def inspect_folder(name: str, folder: Path) -> Inspection:
+    """Inspect the model saved in ``folder``.
+
+    Raises:
+        MorphingError: a file is missing or broken, or the weights are pickled or quantised.
+    """
+    files = {path.name for path in folder.iterdir()}
+    metadata.check_files(name, files)
+    adapter = metadata.is_adapter(files)
+    config = read_json(folder / (metadata.ADAPTER_CONFIG if adapter else metadata.CONFIG))
+    headers: dict[str, TensorInfo] = {}
+    for file in weight_files(folder):
+        headers |= read_header(folder / file)
+    return metadata.describe(name, config, headers, read_card(folder / metadata.CARD), adapter)
+
+
+def weight_files(folder: Path) -> tuple[str, ...]:
+    """The names of the safetensors files that hold a model's or adapter's weights."""
+    if (folder / metadata.WEIGHTS).exists():
+        return (metadata.WEIGHTS,)
+    index = folder / metadata.WEIGHTS_INDEX
+    if index.exists():
+        return index_files(read_json(index), str(index))
+    return (metadata.ADAPTER_WEIGHTS,)
+
+
+def index_files(index: dict[str, Any], where: str) -> tuple[str, ...]:
+    """The shards a ``model.safetensors.index.json`` names.
+
+    Raises:
+        MorphingError: it names none, or one outside its own folder.
+    """
+    weight_map = index.get("weight_map")
+    files = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+    if not files or any(not _is_shard(file) for file in files):
+        raise MorphingError(
+            f"{where} names no safetensors files beside it: download the model again."
+        )
+    return tuple(files)
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """Shapes and dtypes from a safetensors file.
+
+    Raises:
+        MorphingError: the file is missing, truncated or no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size - 8:
+                raise ValueError("truncated")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if path.stat().st_size != 8 + length + end:
+            raise ValueError("truncated")
+        return tensor_infos((key, e["shape"], e["dtype"]) for key, e in header.items())
+    except FileNotFoundError as error:
+        raise MorphingError(
+            f"The weight file {path} is missing: download the model again."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise MorphingError(
+            f"{path} is not a whole safetensors file: download the model again."
+        ) from error
+
+
+def tensor_infos(entries: Iterable[tuple[str, Iterable[int], str]]) -> dict[str, TensorInfo]:
+    """Header entries by tensor name."""
+    return {key: TensorInfo(tuple(shape), dtype) for key, shape, dtype in entries}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        MorphingError: it is missing or no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MorphingError(f"{path} cannot be read as JSON: download the model again.") from error
+    if not isinstance(value, dict):
+        raise MorphingError(f"{path} is not a JSON object: download the model again.")
+    return value
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The metadata block of a model card; empty where there is none or it is malformed."""
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if not text.startswith("---"):
+        return {}
+    try:
+        card = yaml.safe_load(text.removeprefix("---").split("\n---", 1)[0])
+    except yaml.YAMLError:
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _is_shard(file: Any) -> bool:
+    return isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors")

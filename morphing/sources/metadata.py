@@ -1,0 +1,123 @@
+"""From a model's small files and headers to an `Inspection`, wherever they were read."""
+
+import re
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any
+
+from morphing.errors import MorphingError
+from morphing.sources.source import Inspection, TensorInfo
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+CONFIG = "config.json"
+CARD = "README.md"
+
+_BITS = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "F16": 16, "BF16": 16, "I16": 16}
+_MODEL_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+_NUMBER = re.compile(r"\.(\d+)\.")
+
+
+def is_adapter(files: Iterable[str]) -> bool:
+    """Whether these files are a PEFT adapter; a checkpoint beside one wins."""
+    files = set(files)
+    return ADAPTER_CONFIG in files and not files & {WEIGHTS, WEIGHTS_INDEX}
+
+
+def check_files(name: str, files: Iterable[str]) -> None:
+    """Refuse what cannot be merged for want of a file.
+
+    Raises:
+        MorphingError: no safetensors weights, or no config.json.
+    """
+    files = set(files)
+    if not files & {WEIGHTS, WEIGHTS_INDEX, ADAPTER_WEIGHTS}:
+        if any(file.endswith((".bin", ".pt", ".pth")) for file in files):
+            raise MorphingError(
+                f"{name} holds pickled weights, which can run code when loaded: convert it to"
+                " safetensors first (huggingface.co/spaces/safetensors/convert)."
+            )
+        if any(file.endswith(".gguf") for file in files):
+            raise MorphingError(
+                f"{name} holds GGUF weights only: choose the unquantised safetensors model it was"
+                " made from."
+            )
+        raise MorphingError(
+            f"{name} holds no {WEIGHTS}, {WEIGHTS_INDEX} or {ADAPTER_WEIGHTS}: choose a model saved"
+            " as safetensors."
+        )
+    if not is_adapter(files) and CONFIG not in files:
+        raise MorphingError(
+            f"{name} has no {CONFIG}, so its architecture is unknown: choose a model saved with"
+            " save_pretrained."
+        )
+
+
+def describe(
+    name: str,
+    config: Mapping[str, Any],
+    headers: Mapping[str, TensorInfo],
+    card: Mapping[str, Any],
+    adapter: bool,
+) -> Inspection:
+    """Put together what was read.
+
+    Args:
+        name: as a spec writes it.
+        config: ``config.json``, or ``adapter_config.json`` for an adapter.
+        headers: every tensor of every weight file.
+        card: the model card's metadata.
+        adapter: whether this is a PEFT adapter.
+
+    Raises:
+        MorphingError: the weights are quantised.
+    """
+    if config.get("quantization_config") is not None:
+        method = config["quantization_config"].get("quant_method", "an unnamed method")
+        raise MorphingError(
+            f"{name} is quantised ({method}), and quantised weights cannot be merged: choose the"
+            " model it was quantised from."
+        )
+    named = [config.get("base_model_name_or_path")] if adapter else []
+    from_card = card.get("base_model") or []
+    named += [from_card] if isinstance(from_card, str) else list(from_card)
+    tensors = {key: info for key, info in headers.items() if not is_derived(key, config) or adapter}
+    license_name = card.get("license")
+    return Inspection(
+        name=name,
+        architecture=None if adapter else next(iter(config.get("architectures") or []), None),
+        tensors=tensors,
+        adapter=adapter,
+        base_models=tuple(dict.fromkeys(str(model) for model in named if _is_ancestor(model))),
+        bytes=sum(prod(i.shape) * _BITS.get(i.dtype, 8) // 8 for i in headers.values()),
+        parameters=sum(prod(info.shape) for info in tensors.values()),
+        layers=layer_count(tensors),
+        license=license_name if isinstance(license_name, str) else None,
+    )
+
+
+def is_derived(tensor: str, config: Mapping[str, Any]) -> bool:
+    """Whether a stored tensor is none of the model's own: a tied head, or rotary tables."""
+    if tensor.endswith("rotary_emb.inv_freq"):
+        return True
+    return tensor == "lm_head.weight" and config.get("tie_word_embeddings") is True
+
+
+def layer_index(tensor: str) -> int | None:
+    """The layer a tensor belongs to: the first number in its dotted name."""
+    match = _NUMBER.search(tensor)
+    return int(match[1]) if match else None
+
+
+def layer_count(tensors: Iterable[str]) -> int:
+    """How many layers these tensor names are of."""
+    return 1 + max((index for t in tensors if (index := layer_index(t)) is not None), default=-1)
+
+
+def _is_ancestor(model: Any) -> bool:
+    """Whether an entry names a model: adapters trained offline name paths of other machines."""
+    from pathlib import Path
+
+    return isinstance(model, str) and bool(_MODEL_ID.fullmatch(model) or Path(model).is_dir())

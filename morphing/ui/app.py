@@ -1,0 +1,173 @@
+"""The app: header, tabs, and the one refresh that keeps every tab true to the run."""
+
+import os
+
+# Before the Hub's client is imported: on a Space nothing may act with the Space's own token.
+if os.environ.get("SPACE_ID"):
+    os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+
+from html import escape
+from importlib import resources
+from typing import Any
+
+import gradio as gr
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+from morphing.ui import session, theme
+from morphing.ui.compare import compare_tab
+from morphing.ui.compose import compose_tab
+from morphing.ui.handlers import guarded, sentence
+from morphing.ui.publish import publish_tab
+from morphing.ui.scene import Scene, View, toggled
+from morphing.ui.watch import state_chip, watch_tab
+
+_BRAND = """<a class="m-brand" href="./" aria-label="Morphing, start page">
+<svg viewBox="0 0 32 32" width="30" height="30" aria-hidden="true"><circle cx="11" cy="12" r="8"/>
+<circle cx="21" cy="12" r="8"/><circle cx="16" cy="20.5" r="8"/></svg>
+<span><strong>Morphing</strong><small>The best merges between your models, side by side.</small>
+</span></a>"""
+_KEEP_ADDRESS = """(name) => {
+  const url = new URL(window.location);
+  if (name) url.searchParams.set("run", name); else url.searchParams.delete("run");
+  window.history.replaceState(null, "", url);
+}"""
+
+
+def build() -> gr.Blocks:
+    """The whole app, not yet served."""
+    with gr.Blocks(title="Morphing", analytics_enabled=False, fill_width=True) as demo:
+        current = gr.Textbox(visible="hidden", elem_id="current-run")
+        tray, chosen, own = gr.State([]), gr.State(None), gr.State([])
+        axes, seen = gr.State(None), gr.State({})
+        timer = gr.Timer(1.0)
+        with gr.Row(elem_classes="m-header"):
+            gr.HTML(_BRAND, apply_default_css=False)
+            chip = gr.HTML(state_chip(None), apply_default_css=False, elem_id="run-chip")
+            picker = gr.Dropdown(
+                [],
+                label="Run",
+                show_label=False,
+                container=False,
+                elem_id="run-picker",
+                interactive=True,
+                visible=False,
+                scale=0,
+                min_width=200,
+            )
+        with gr.Tabs(selected="compose", overflow_behavior="wrap", elem_classes="m-tabs") as tabs:
+            with gr.Tab("Compose", id="compose"):
+                compose_tab(current, own, tabs)
+            with gr.Tab("Watch", id="watch"):
+                watch = watch_tab(current)
+            with gr.Tab("Compare", id="compare"):
+                compare = compare_tab(current, tray)
+            with gr.Tab("Publish", id="publish"):
+                publish_views, publish_pickers = publish_tab(current)
+
+        views = [
+            View(chip, lambda s: (s.status.state, s.status.done, s.status.total), state_chip),
+            View(timer, lambda s: s.status.active, _pace),
+            *watch.views,
+            *compare.views,
+            *publish_views,
+        ]
+
+        def refresh(
+            name: str,
+            members: list[str],
+            focus: int | None,
+            shown_axes: Any,
+            before: dict[Any, Any],
+        ) -> Any:
+            """Draw anew what changed since the last time, and nothing else."""
+            try:
+                scene = Scene.read(name, members, focus, shown_axes)
+                now = {view.component: view.depends(scene) if scene else None for view in views}
+                old = before.get("drawn", {})
+                changed = [v for v in views if old.get(v.component._id, ...) != now[v.component]]
+                drawn = {view.component: view.render(scene) for view in changed}
+            except Exception as error:
+                # Told once, not at every tick.
+                if before.get("error") == (text := sentence(error)):
+                    return gr.skip()
+                gr.Warning(escape(text), title="The run cannot be shown")
+                return {seen: {**before, "error": text}}
+            if not changed and "error" not in before:
+                return gr.skip()
+            return {**drawn, seen: {"drawn": {part._id: key for part, key in now.items()}}}
+
+        gr.on(
+            [timer.tick, current.change, tray.change, chosen.change, axes.change],
+            refresh,
+            [current, tray, chosen, axes, seen],
+            [*(view.component for view in views), seen],
+            show_progress="hidden",
+            trigger_mode="always_last",
+            concurrency_limit=None,
+        )
+
+        for axis in watch.axes:
+            axis.input(lambda *names: names, watch.axes, axes, show_progress="hidden")
+
+        @guarded()
+        def pick(members: list[str], event: gr.EventData) -> dict[Any, Any]:
+            """A click in a tab: a trial into focus, a member into the tray, on to Publish."""
+            if event.action == "toggle":
+                return {tray: toggled(members, str(event.value))}
+            if event.action == "pair":
+                return {tray: str(event.value).split("\n")}
+            if event.action == "publish":
+                return {chosen: int(event.value), tabs: gr.Tabs(selected="publish")}
+            return {chosen: int(event.value)}
+
+        for part in (*watch.pickers, *compare.pickers, *publish_pickers):
+            part.select(pick, tray, [tray, chosen, tabs], show_progress="hidden")
+
+        @guarded()
+        def arrive(request: gr.Request) -> dict[Any, Any]:
+            asked = request.query_params.get("run")
+            name = session.first_run(asked)
+            if asked and name != asked:
+                gr.Warning("There is no run of that name here.", title="Not found")
+            return {current: name, tabs: gr.Tabs(selected="watch" if name else "compose")}
+
+        def offer(name: str, mine: list[str]) -> gr.Dropdown:
+            names = session.recent_runs(mine, name)
+            return gr.Dropdown(choices=names, value=name or None, visible=bool(names))
+
+        demo.load(arrive, None, [current, tabs], show_progress="hidden")
+        current.change(None, current, None, js=_KEEP_ADDRESS)
+        current.change(lambda: ([], None, None), None, [tray, chosen, axes], queue=False)
+        current.change(offer, [current, own], picker, show_progress="hidden")
+        picker.focus(offer, [current, own], picker, show_progress="hidden")
+        picker.input(lambda name: name or "", picker, current, show_progress="hidden")
+    demo.queue(default_concurrency_limit=16)
+    return demo
+
+
+def _pace(scene: Scene | None) -> gr.Timer:
+    return gr.Timer(1.0 if scene and scene.status.active else 3.0)
+
+
+def _plotly(_request: Any) -> FileResponse:
+    script = resources.files("plotly").joinpath("package_data", "plotly.min.js")
+    return FileResponse(str(script), headers={"Cache-Control": "max-age=86400"})
+
+
+def launch(port: int | None = None) -> None:
+    """Serve the app until interrupted: on this machine only, or to all where it is a Space."""
+    asked = os.environ.get("GRADIO_SERVER_PORT") or os.environ.get("PORT") or 7860
+    host = "0.0.0.0" if session.on_space() else "127.0.0.1"
+    build().launch(
+        server_name=os.environ.get("GRADIO_SERVER_NAME") or host,
+        server_port=port or int(asked),
+        theme=theme.theme(),
+        css=theme.asset("theme.css"),
+        head=theme.HEAD,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        share=False,
+        app_kwargs={"routes": [Route("/plotly.min.js", _plotly)]},
+    )

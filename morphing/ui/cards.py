@@ -1,0 +1,98 @@
+"""Small pieces of HTML the tabs share. Everything that comes from outside is escaped here."""
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from morphing.ui.theme import asset
+
+
+def pick_html(**options: Any) -> gr.HTML:
+    """HTML whose elements with ``data-do`` raise ``select`` with an ``action`` and a ``value``."""
+    return gr.HTML(js_on_load=asset("pick.js"), apply_default_css=False, **options)
+
+
+def plot_html(label: str, height: int, **options: Any) -> gr.HTML:
+    """A plotly figure (its JSON is the value); a click on a trial raises ``select``."""
+    return gr.HTML(
+        html_template=f'<div class="m-plot-box" role="img" aria-label="{escape(label)}"'
+        f' style="height:{height}px"></div>',
+        js_on_load=asset("plot.js"),
+        apply_default_css=False,
+        **options,
+    )
+
+
+def chip(text: str, kind: str = "") -> str:
+    """A small label."""
+    return f'<span class="m-chip {kind}">{escape(text)}</span>'
+
+
+def heading(title: str, hint: str = "") -> str:
+    """A section's title with one sentence under it."""
+    under = f"<p>{escape(hint)}</p>" if hint else ""
+    return f'<div class="m-heading"><h2>{escape(title)}</h2>{under}</div>'
+
+
+def empty(title: str, hint: str) -> str:
+    """What stands where there is nothing yet."""
+    return f'<div class="m-empty"><strong>{escape(title)}</strong><span>{escape(hint)}</span></div>'
+
+
+def option(action: str, value: str, title: str, text: str, chosen: bool) -> str:
+    """One of several cards of which one is chosen."""
+    return (
+        f'<button type="button" class="m-option" aria-pressed="{str(chosen).lower()}"'
+        f' data-do="{action}" data-value="{escape(value)}">'
+        f"<strong>{escape(title)}</strong><span>{escape(text)}</span></button>"
+    )
+
+
+def grid(cards: Iterable[str], kind: str = "") -> str:
+    """Cards side by side, as many as fit."""
+    return f'<div class="m-grid {kind}">{"".join(cards)}</div>'
+
+
+def link(action: str, value: str, text: str, label: str = "") -> str:
+    """A quiet button that reads like a link."""
+    aria = f' aria-label="{escape(label)}"' if label else ""
+    return (
+        f'<button type="button" class="m-link" data-do="{action}"'
+        f' data-value="{escape(value)}"{aria}>{escape(text)}</button>'
+    )
+
+
+def pill(action: str, value: str, text: str, pressed: bool | None = None) -> str:
+    """A rounded button; one that can be on or off says which it is."""
+    state = "" if pressed is None else f' aria-pressed="{str(pressed).lower()}"'
+    return (
+        f'<button type="button" class="m-pill" data-do="{action}"'
+        f' data-value="{escape(value)}"{state}>{escape(text)}</button>'
+    )
+
+
+def short_name(model: str) -> str:
+    """A model's name without its kind, revision or folder."""
+    name = model.removeprefix("zoo:").partition("@")[0]
+    return name.rstrip("/").rsplit("/", 1)[-1]
+
+
+def readable(count: float) -> str:
+    """1_400_000 -> 1.4M."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(int(count))
+
+
+def duration(seconds: float) -> str:
+    """72 -> 1 min 12 s."""
+    if seconds < 1:
+        return "under a second"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,218 @@
+"""The tab "Publish": one merge, with an honest card, to the visitor's own account."""
+
+from collections.abc import Callable, Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from morphing.errors import MorphingError
+from morphing.publishing.publish import publish, write_export
+from morphing.publishing.push import check_push
+from morphing.runs.run import Run
+from morphing.runs.spec import SPARSITY
+from morphing.runs.trial import Result
+from morphing.ui import session
+from morphing.ui.cards import chip, empty, heading, pick_html, pill
+from morphing.ui.handlers import follow, guarded
+from morphing.ui.scene import Scene, View
+
+
+def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
+    """Build the tab; returns its views, and the HTML whose ``select`` chooses the trial."""
+    trial = gr.State(None)
+    with gr.Row():
+        with gr.Column(scale=7, min_width=320, elem_classes="m-panel"):
+            gr.HTML(heading("Which merge", "The knee is chosen for you: the best balance of all."))
+            members = pick_html(elem_id="publish-members")
+            preview = gr.HTML(apply_default_css=False, elem_id="card-preview")
+        with gr.Column(scale=5, min_width=300):
+            with gr.Column(elem_classes="m-panel"):
+                gr.HTML(heading("Push to the Hub"))
+                who = gr.HTML(apply_default_css=False, elem_id="who")
+                if session.on_space():
+                    gr.LoginButton(size="md")
+                repo = gr.Textbox(
+                    label="Repository", placeholder="you/name", max_lines=1, elem_id="repo-id"
+                )
+                private = gr.Checkbox(True, label="Private: only you can see it")
+                push = gr.Button("Push to the Hub", variant="primary", size="lg", elem_id="push")
+                result = gr.HTML(apply_default_css=False, elem_id="push-result")
+            with gr.Column(elem_classes="m-panel", visible=not session.on_space()):
+                gr.HTML(heading("Or keep it here", "Weights, tokenizer, recipe and card."))
+                folder = gr.Textbox(label="New folder", placeholder="exports/my-merge", max_lines=1)
+                export = gr.Button("Export to a folder")
+                exported = gr.HTML(apply_default_css=False)
+
+    def ready() -> dict[Any, Any]:
+        return {push: gr.Button("Push to the Hub", interactive=True)}
+
+    @guarded(result, otherwise=ready)
+    def push_it(
+        name: str, number: int | None, repo_id: str, hidden: bool, login: gr.OAuthToken | None
+    ) -> Iterator[dict[Any, Any]]:
+        (run, chosen), token = _chosen(name, number), session.token_of(login)
+        if session.on_space() and not token:
+            raise MorphingError("Sign in first: the merge is pushed to your own account.")
+        yield {push: gr.Button("Pushing…", interactive=False), result: _step("getting ready", 0, 1)}
+
+        def work(emit: Callable[[str], None]) -> None:
+            progress = _progress(emit)
+            target = check_push(repo_id.strip(), token)
+            with session.BENCH.use(run, token, progress) as bench:
+                url = publish(
+                    run,
+                    chosen,
+                    target,
+                    token,
+                    private=hidden,
+                    workbench=bench,
+                    progress=progress,
+                )
+            emit(_done("Pushed", url, url))
+
+        for html in follow(work, stoppable=False):
+            yield {result: html}
+        yield ready()
+
+    push.click(
+        push_it,
+        [current, trial, repo, private],
+        [push, result],
+        show_progress="hidden",
+        concurrency_limit=4,
+    )
+
+    @guarded(exported)
+    def export_it(name: str, number: int | None, where: str) -> Iterator[dict[Any, Any]]:
+        run, chosen = _chosen(name, number)
+        if session.on_space():
+            raise MorphingError("A Space has no folder of yours: push the merge instead.")
+        if not where.strip():
+            raise MorphingError("Name a new folder to write to.")
+        target = Path(where.strip()).expanduser()
+
+        def work(emit: Callable[[str], None]) -> None:
+            progress = _progress(emit)
+            with session.BENCH.use(run, None, progress) as bench:
+                write_export(run, chosen, target, workbench=bench, progress=progress)
+            emit(_done("Written to", str(target), ""))
+
+        for html in follow(work, stoppable=False):
+            yield {exported: html}
+
+    export.click(export_it, [current, trial, folder], [exported], show_progress="hidden")
+
+    def identity(login: gr.OAuthToken | None) -> str:
+        return _identity(session.user_name(login))
+
+    def suggested(name: str, number: int | None, login: gr.OAuthToken | None) -> Any:
+        if number is None:
+            return gr.skip()
+        return f"{session.user_name(login) or 'you'}/{name}-{number}"
+
+    who.attach_load_event(guarded()(identity), None)
+    trial.change(guarded()(suggested), [current, trial], repo, show_progress="hidden")
+    trial.change(lambda: ("", ""), None, [result, exported], show_progress="hidden")
+
+    views = [
+        View(members, lambda s: (s.mark, s.focus), _members),
+        View(preview, lambda s: (s.mark, s.focus, _has_holdout(s), s.status.active), _preview),
+        View(trial, lambda s: (s.run.name, s.focus), lambda s: s.focus if s else None),
+        View(push, lambda s: s.focus is None, _enabled),
+    ]
+    return views, (members,)
+
+
+def _chosen(name: str, number: int | None) -> tuple[Run, int]:
+    run = session.find_run(name)
+    if run is None or number is None:
+        raise MorphingError("Choose a merge first: there is none before a search has scored one.")
+    return run, number
+
+
+def _enabled(scene: Scene | None) -> gr.Button:
+    return gr.Button(interactive=scene is not None and scene.focus is not None)
+
+
+def _progress(emit: Callable[[str], None]) -> Callable[[str, int, int], None]:
+    return lambda step, done, total: emit(_step(step, done, total))
+
+
+def _step(step: str, done: int, total: int) -> str:
+    share = 100 * done / total if total else 0
+    return (
+        f'<div class="m-progress running"><p class="m-step" role="status">{escape(step)}'
+        f" · {done}/{total}</p>"
+        f'<div class="m-bar"><i style="width:{share:.0f}%"></i></div></div>'
+    )
+
+
+def _done(text: str, target: str, url: str) -> str:
+    shown = escape(target)
+    if url.startswith(("http://", "https://")):
+        shown = f'<a href="{escape(url)}" target="_blank" rel="noopener">{shown}</a>'
+    return f'<p class="m-success" role="status">✓ {text} {shown}</p>'
+
+
+def _identity(user: str | None) -> str:
+    if user:
+        return f'<p class="m-step">Logged in as <b>{escape(user)}</b></p>'
+    mend = "sign in below" if session.on_space() else "run <code>hf auth login</code> and reload"
+    return f'<p class="m-step warn">Not logged in: {mend}.</p>'
+
+
+def _members(scene: Scene | None) -> str:
+    if scene is None or not scene.figures.front:
+        return empty("No merge to publish yet", "A search's front appears here.")
+    numbers = list(scene.figures.front)
+    if scene.focus is not None and scene.focus not in numbers:
+        numbers.append(scene.focus)
+    pills = "".join(
+        pill("focus", str(number), scene.title(f"trial {number}"), number == scene.focus)
+        for number in numbers
+    )
+    return f'<div class="m-row">{pills}</div>'
+
+
+def _has_holdout(scene: Scene) -> bool:
+    return scene.focus is not None and scene.run.holdout(scene.focus) is not None
+
+
+def _preview(scene: Scene | None) -> str:
+    """What the card will say: search beside holdout, with n."""
+    if scene is None or scene.trial is None:
+        return ""
+    trial = scene.trial
+    holdout = scene.run.holdout(trial.number) or {}
+    rows = []
+    for use in scene.run.spec.benchmarks:
+        benchmark = use.declaration
+        searched = (trial.results or {}).get(benchmark.name)
+        held = _cell(holdout.get(benchmark.name)) if holdout else f"n = {use.holdout}, at the push"
+        seen = _cell(searched) if use.objective else "not seen by the search"
+        rows.append(
+            f"<tr><td>{escape(benchmark.title or benchmark.name)}</td><td>{seen}</td>"
+            f"<td>{held}</td></tr>"
+        )
+    distance = (
+        f"<p class='m-step'>Relative L1 distance from the base: {-trial.values[-1]:.4f}</p>"
+        if SPARSITY in scene.titles
+        else ""
+    )
+    sources = "".join(chip(scene.title(model)) for model in scene.models)
+    return (
+        f'<article class="m-model-card"><h3>{escape(scene.run.name)}-{trial.number}</h3>'
+        f'<div class="m-row">{chip(trial.recipe.method, "front")}{sources}</div>'
+        '<div class="m-scroll"><table class="m-table"><thead><tr><th>Benchmark</th>'
+        f"<th>Search split</th><th>Holdout split</th></tr></thead><tbody>{''.join(rows)}</tbody>"
+        f"</table></div>{distance}<p class='m-step'>The holdout is scored when you push, for the"
+        " merge and for base and sources, and both columns go on the card.</p></article>"
+    )
+
+
+def _cell(result: Result | None) -> str:
+    if result is None:
+        return "–"
+    return f"{100 * result.value:.1f}% <small>± {100 * result.stderr:.1f} · n = {result.n}</small>"

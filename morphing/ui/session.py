@@ -1,0 +1,156 @@
+"""Which run a visitor sees, whose token they act with, and the one workbench of this process."""
+
+import os
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import gradio as gr
+
+from morphing.errors import MorphingError
+from morphing.runs.run import Figures, Run, default_folder, list_runs, runs_root
+from morphing.runs.trial import Result
+from morphing.runs.workbench import Progress, Workbench
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+_PUBLIC_MODEL = re.compile(r"zoo:[\w-]+|[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
+_SHOWN_RUNS = 30
+
+
+def on_space() -> bool:
+    """Whether the app serves strangers: a Space, where visitors have logins of their own."""
+    return bool(os.environ.get("SPACE_ID"))
+
+
+def find_run(name: str | None) -> Run | None:
+    """The run called ``name``: a folder in the root and nothing outside it."""
+    if not name or not _NAME.fullmatch(name):
+        return None
+    folder = runs_root().resolve() / name
+    if folder.is_symlink() or not (folder / "spec.yaml").is_file():
+        return None
+    return _open_run(folder, (folder / "spec.yaml").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _open_run(folder: Path, _written: int) -> Run:
+    return Run(folder)
+
+
+def first_run(asked: str | None) -> str:
+    """The run to show on arrival: the one in the address, else the active or newest one.
+
+    On a Space a visitor without a run in the address sees none: runs are others' business.
+    """
+    if run := find_run(asked):
+        return run.name
+    runs = [] if on_space() else list_runs(runs_root())
+    active = [run for run in runs[:_SHOWN_RUNS] if run.status().active]
+    return next((run.name for run in (*active, *runs)), "")
+
+
+def recent_runs(own: list[str], current: str) -> list[str]:
+    """Names for the run picker, the newest first."""
+    names = own[::-1] if on_space() else [run.name for run in list_runs(runs_root())]
+    if current and current not in names:
+        names.insert(0, current)
+    return names[:_SHOWN_RUNS]
+
+
+def new_folder(name: str) -> Path:
+    """A folder for a new run; on a Space its name cannot be guessed, for the name is the key."""
+    folder = default_folder(name)
+    return folder.with_name(f"{folder.name}-{secrets.token_hex(8)}") if on_space() else folder
+
+
+def token_of(login: gr.OAuthToken | None) -> str | None:
+    """The visitor's own token on a Space; elsewhere None, for which the libraries take the login
+    stored on the machine."""
+    return login.token if login and on_space() else None
+
+
+def check_model(name: str) -> str:
+    """The name, unless a stranger names a folder of this machine.
+
+    Raises:
+        MorphingError: on a Space, for anything but a zoo model or a Hub id.
+    """
+    if on_space() and (not _PUBLIC_MODEL.fullmatch(name) or Path(name).exists()):
+        raise MorphingError(f"{name!r} is no model on the Hub: write its id as org/name.")
+    return name
+
+
+def user_name(login: gr.OAuthToken | None) -> str | None:
+    """Who is logged in: the visitor on a Space, the machine's user elsewhere; None: nobody."""
+    from huggingface_hub import get_token, whoami
+
+    token = token_of(login) if on_space() else get_token()
+    if not token:
+        return None
+    try:
+        return str(whoami(token, cache=True)["name"])
+    except Exception:
+        # Offline or a token that was withdrawn: what needs a login says so itself.
+        return None
+
+
+@lru_cache(maxsize=8)
+def _figures(run: Run, done: int, trace: int) -> Figures:
+    return run.figures()
+
+
+def figures(run: Run) -> Figures:
+    """The run's figures, computed anew only when trials were told."""
+    journal = run.folder / "journal.log"
+    return _figures(run, run.status().done, journal.stat().st_size if journal.exists() else 0)
+
+
+def seconds_per_trial(base: str, tasks: set[str], samples: int) -> float | None:
+    """What a trial took in the newest run with the same base, objectives and samples, if any."""
+    for name in recent_runs([], "")[:5]:
+        run = find_run(name)
+        if run is None or run.spec.base.partition("@")[0] != base:
+            continue
+        same = {use.declaration.name for use in run.spec.tasks} == tasks
+        if same and run.spec.tasks[0].samples == samples and (trials := figures(run).trials):
+            return sum(trial.seconds for trial in trials) / len(trials)
+    return None
+
+
+@lru_cache(maxsize=8)
+def _references(run: Run, scored: tuple[str, ...]) -> dict[str, dict[str, Result]]:
+    return run.reference_scores("search")
+
+
+def references(run: Run) -> dict[str, dict[str, Result]]:
+    """Search-split scores of base and sources, read anew only when there are more of them."""
+    folder = run.folder / "references" / "search"
+    return _references(run, tuple(sorted(os.listdir(folder))) if folder.is_dir() else ())
+
+
+class Bench:
+    """The models of one run in memory, for one task at a time: two would fight over the weights."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workbench: Workbench | None = None
+
+    @contextmanager
+    def use(self, run: Run, token: str | None, progress: Progress) -> Iterator[Workbench]:
+        """The workbench of ``run``, loaded if it was another's; waits for its turn."""
+        while not self._lock.acquire(timeout=0.5):
+            progress("waiting: the models are busy with another request", 0, 1)
+        try:
+            if self._workbench is None or self._workbench.run is not run:
+                self._workbench = None
+                self._workbench = Workbench(run, token, progress)
+            yield self._workbench
+        finally:
+            self._lock.release()
+
+
+BENCH = Bench()

@@ -1,0 +1,222 @@
+"""Rows from files, folders and the Hub, and what is said when they are not there."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from morphing.benchmarks.benchmark import Benchmark, get_benchmark, pin_benchmark
+from morphing.benchmarks.dataset import read_rows
+from morphing.benchmarks.load import load_samples
+from morphing.errors import MorphingError
+from tests.hub.server import RunningHub
+
+Declare = Callable[..., Benchmark]
+ROWS = [{"question": f"{n}?", "answer": n} for n in range(5)]
+CARD = """---
+configs:
+- config_name: main
+  data_files: [{split: train, path: main/train.jsonl}, {split: test, path: main/test.jsonl}]
+- config_name: hard
+  data_files: [{split: test, path: hard/test.jsonl}]
+---
+"""
+
+
+def write(folder: Path) -> None:
+    for name in ("main/train", "main/test", "hard/test"):
+        file = folder / f"{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (folder / "README.md").write_text(CARD)
+
+
+@pytest.fixture
+def on_hub(hub: RunningHub, declare: Declare, request: pytest.FixtureRequest) -> Benchmark:
+    """A dataset of two configs on the local Hub, under an id of the test's own."""
+    name = "alice/" + request.node.name.split("[")[0].replace("_", "-")
+    if not (hub.root / "datasets" / name).exists():
+        write(hub.root / "datasets" / name)
+    return declare({}, dataset=name, config="main")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_files(tmp_path: Path, declare: Declare, suffix: str) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(ROWS)
+    file = tmp_path / f"rows.{suffix}"
+    if suffix == "jsonl":
+        frame.to_json(file, orient="records", lines=True)
+    else:
+        getattr(frame, f"to_{suffix}")(file, index=False)
+    rows = read_rows(declare({}, dataset=str(file)), "test")
+    assert [row["question"] for row in (rows[n] for n in range(5))] == [f"{n}?" for n in range(5)]
+    assert len(load_samples(declare({}, dataset=str(file)), "search", 9)) == 2
+
+
+def test_folders(tmp_path: Path, declare: Declare) -> None:
+    folder = tmp_path / "plain"
+    write(folder)
+    plain = read_rows(declare({}, dataset=str(folder), config="hard"), "test")
+    assert list(plain) == ROWS
+    # Its files are named otherwise, so only its card tells.
+    for file in folder.rglob("*.jsonl"):
+        file.rename(file.with_name("rows-of-" + file.name))
+    (folder / "README.md").write_text(CARD.replace("/t", "/rows-of-t"))
+    told = read_rows(declare({}, dataset=str(folder), config="main"), "train")
+    assert list(told) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.jsonl", '{"question": 1}\n{', "can't be read"),
+        ("b.jsonl", "", "has no rows"),
+        ("c.parquet", "no parquet", "can't be read"),
+        ("d.jsonl", None, "does not exist"),
+        ("e.txt", "text", "none of .jsonl, .csv, .parquet"),
+    ],
+)
+def test_bad_files(
+    tmp_path: Path, declare: Declare, name: str, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(MorphingError, match=said):
+        read_rows(declare({}, dataset=str(tmp_path / name)), "test")
+
+
+def test_unknown_zoo_dataset(declare: Declare) -> None:
+    with pytest.raises(MorphingError, match="no split 'test': choose one of search, holdout"):
+        read_rows(declare({}, dataset="zoo:kanji-numbers"), "test")
+    with pytest.raises(MorphingError, match="no benchmark named 'absent'"):
+        read_rows(declare({}, dataset="zoo:absent"), "test")
+
+
+def test_from_the_hub(on_hub: Benchmark) -> None:
+    pinned = pin_benchmark(on_hub)
+    assert [row["question"] for row in read_rows(pinned, "test")] == [f"{n}?" for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"config": "easy"}, "has no config 'easy': choose one of main, hard"),
+        ({"config": None}, "has several configs: choose one of main, hard"),
+        ({"split": "dev"}, "has no split 'dev': choose one of train, test"),
+        ({"revision": "v9"}, "has no revision 'v9'"),
+        ({"dataset": "alice/nowhere"}, "not on the Hub, or it is private"),
+        ({"dataset": "no such id"}, "neither a Hub id"),
+    ],
+)
+def test_what_the_hub_has_not(on_hub: Benchmark, change: dict[str, str], said: str) -> None:
+    benchmark = on_hub.model_copy(update=change)
+    with pytest.raises(MorphingError, match=said) as caught:
+        read_rows(benchmark, benchmark.split)
+    assert "\n" not in str(caught.value)
+
+
+def test_gated(hub: RunningHub, on_hub: Benchmark) -> None:
+    hub.settings[f"datasets/{on_hub.dataset}"] = {"gated": True}
+    with pytest.raises(MorphingError, match="is gated: ask for access"):
+        read_rows(on_hub, "test")
+
+
+def test_private(hub: RunningHub, on_hub: Benchmark) -> None:
+    hub.settings[f"datasets/{on_hub.dataset}"] = {"private": True}
+    with pytest.raises(MorphingError, match="your token"):
+        read_rows(on_hub, "test")
+    with pytest.raises(MorphingError, match="your token"):
+        pin_benchmark(on_hub)
+
+
+def test_no_code_is_run(hub: RunningHub, on_hub: Benchmark) -> None:
+    folder = hub.root / "datasets" / on_hub.dataset
+    (folder / f"{folder.name}.py").write_text("raise SystemExit")
+    with pytest.raises(MorphingError, match="runs no code from the Hub"):
+        read_rows(on_hub, "test")
+
+
+@pytest.fixture
+def unplug(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, the Hub is at an address where nothing listens."""
+
+    def unplug() -> None:
+        import datasets
+        import huggingface_hub.constants
+
+        dead = "http://127.0.0.1:9"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", dead)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", dead)
+
+    return unplug
+
+
+def test_no_network(on_hub: Benchmark, unplug: Callable[[], None]) -> None:
+    unplug()
+    for ask in (pin_benchmark, lambda benchmark: read_rows(benchmark, "test")):
+        with pytest.raises(MorphingError, match="The Hub can't be reached"):
+            ask(on_hub)
+
+
+def test_another_revision_in_the_cache_is_not_taken(
+    hub: RunningHub, on_hub: Benchmark, unplug: Callable[[], None]
+) -> None:
+    old = pin_benchmark(on_hub)
+    read_rows(old, "test")
+    folder = hub.root / "datasets" / on_hub.dataset / "main"
+    (folder / "test.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    new = pin_benchmark(on_hub)
+    assert new.revision != old.revision
+    unplug()
+    with pytest.raises(MorphingError, match="its copy here is of another revision"):
+        read_rows(new, "test")
+
+
+@pytest.mark.testbed
+@pytest.mark.parametrize(
+    ("name", "rows", "target"),
+    [("gsm8k", 1319, "18"), ("mgsm-ja", 250, "18"), ("rotten-tomatoes", 1066, 1)],
+)
+def test_catalogue_on_real_rows(testbed: Path, name: str, rows: int, target: str | int) -> None:
+    benchmark = pin_benchmark(get_benchmark(name))
+    assert len(read_rows(benchmark, benchmark.split)) == rows
+    samples = load_samples(benchmark, "search", rows)
+    first = [sample for sample in samples if sample.id == f"{benchmark.split}/0"]
+    first += [
+        sample
+        for sample in load_samples(benchmark, "holdout", rows)
+        if sample.id == f"{benchmark.split}/0"
+    ]
+    assert first[0].target == target
+
+
+@pytest.mark.testbed
+def test_languages_share_one_partition(testbed: Path) -> None:
+    english, japanese = (
+        {sample.id for sample in load_samples(get_benchmark(name), "search", 250)}
+        for name in ("mgsm-en", "mgsm-ja")
+    )
+    assert english == japanese and len(english) == 125
+
+
+@pytest.mark.testbed
+def test_a_declaration_of_ones_own_on_real_rows(testbed: Path, declare: Declare) -> None:
+    benchmark = declare(
+        {},
+        name="mawps",
+        dataset="morphing-testbed/mawps",
+        split="train",
+        holdout_split="test",
+        prompt="Question: {{ question }}\nAnswer:",
+        max_new_tokens=8,
+        stop=["\n"],
+        extract="last_number",
+        metric="numeric",
+    )
+    assert len(load_samples(benchmark, "search", 5000)) == 1379
+    holdout = load_samples(benchmark, "holdout", 5000)
+    assert len(holdout) == 347
+    assert all(str(sample.target).lstrip("-").isdecimal() for sample in holdout)

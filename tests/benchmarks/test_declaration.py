@@ -1,0 +1,123 @@
+"""Reading declarations, the catalogue, and pinning."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morphing.benchmarks.benchmark import (
+    catalogue,
+    get_benchmark,
+    parse_benchmark,
+    pin_benchmark,
+)
+from morphing.errors import MorphingError
+from tests.hub.server import RunningHub
+
+MINIMAL = {
+    "name": "toy",
+    "dataset": "org/toy",
+    "kind": "generation",
+    "prompt": "{{ question }}",
+    "target": "{{ answer }}",
+}
+
+
+def test_the_catalogue_has_what_is_promised() -> None:
+    known = catalogue()
+    promised = {"gsm8k", "mgsm-en", "mgsm-ja", "mgsm-zh", "mgsm-es", "rotten-tomatoes"}
+    assert promised <= set(known)
+    assert all(name == benchmark.name for name, benchmark in known.items())
+    assert known["rotten-tomatoes"].metric == "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"promt": "x"}, "unknown field 'promt' (did you mean 'prompt'?)"),
+        ({"dataset": None}, "dataset: Input should be a valid string"),
+        ({"kind": "essay"}, "kind: Input should be 'generation' or 'multiple_choice'"),
+        ({"prompt": "{{ question"}, "prompt is not a Jinja template"),
+        ({"extract": "number"}, "unknown extract 'number'"),
+        ({"extract": "regex:("}, "malformed regular expression"),
+        ({"metric": "f7"}, "unknown metric 'f7'"),
+        ({"metric": "evaluate:someone/metric"}, "stranger's code"),
+        ({"choices": ["a", "b"]}, "choices are for kind multiple_choice only"),
+        ({"kind": "multiple_choice"}, "needs two or more choices"),
+        ({"kind": "multiple_choice", "choices": ["a", "b"], "metric": "numeric"}, "accuracy only"),
+        ({"max_new_tokens": 0}, "max_new_tokens: Input should be greater than or equal to 1"),
+        ({"stop": [""]}, "empty string"),
+    ],
+)
+def test_a_wrong_field_is_named(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(MorphingError, match="here is not a valid benchmark") as caught:
+        parse_benchmark({**MINIMAL, **change}, "here")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_field_and_no_mapping() -> None:
+    with pytest.raises(MorphingError, match="the field 'prompt' is missing"):
+        parse_benchmark({k: v for k, v in MINIMAL.items() if k != "prompt"}, "here")
+    with pytest.raises(MorphingError, match="here is not a benchmark"):
+        parse_benchmark(["a"], "here")
+
+
+def test_unknown_name_gives_near_ones() -> None:
+    with pytest.raises(MorphingError, match=r"no benchmark 'mgsm_ja': choose mgsm-ja"):
+        get_benchmark("mgsm_ja")
+
+
+def test_own_file_finds_the_data_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "1?", "answer": "1"}\n')
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "{name: own, dataset: rows.jsonl, kind: generation, prompt: '{{ question }}',"
+        " target: '{{ answer }}'}"
+    )
+    assert get_benchmark(str(file)).dataset == str(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: [unclosed\nkind: x", "is not valid YAML at line"),
+        ("just words", "is not a benchmark"),
+        (None, "can't be read"),
+    ],
+)
+def test_malformed_files(tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "bad.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(MorphingError, match=said):
+        get_benchmark(str(file))
+
+
+def test_pin_on_the_hub(hub: RunningHub) -> None:
+    folder = hub.root / "datasets" / "alice" / "pinned"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl").write_text('{"question": "1?", "answer": "1"}\n')
+    benchmark = parse_benchmark({**MINIMAL, "dataset": "alice/pinned"}, "here")
+    pinned = pin_benchmark(benchmark)
+    assert pinned.revision is not None and len(pinned.revision) == 40
+    asked = len(hub.seen)
+    assert pin_benchmark(pinned) == pinned
+    assert len(hub.seen) == asked, "a commit needs no further question"
+    with pytest.raises(MorphingError, match="has no revision 'v9'"):
+        pin_benchmark(benchmark.model_copy(update={"revision": "v9"}))
+    with pytest.raises(MorphingError, match="is not on the Hub, or it is private"):
+        pin_benchmark(benchmark.model_copy(update={"dataset": "alice/absent"}))
+    with pytest.raises(MorphingError, match="neither a Hub id"):
+        pin_benchmark(benchmark.model_copy(update={"dataset": "alice/a/b"}))
+
+
+def test_pin_local_and_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    local = parse_benchmark({**MINIMAL, "dataset": "./data"}, "here")
+    assert pin_benchmark(local).dataset == str(tmp_path / "data")
+    zoo = parse_benchmark({**MINIMAL, "dataset": "zoo:anything"}, "here")
+    assert pin_benchmark(zoo) == zoo
+    with pytest.raises(MorphingError, match="does not exist"):
+        pin_benchmark(parse_benchmark({**MINIMAL, "dataset": "./absent"}, "here"))

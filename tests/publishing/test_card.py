@@ -1,0 +1,113 @@
+"""A card says what the run recorded, to people and to the Hub, and nothing that is not so."""
+
+import dataclasses
+from pathlib import Path
+
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
+
+from morphing import zoo
+from morphing.publishing.card import CardFacts, eval_results, model_card, write_card
+from morphing.publishing.names import code, escape, public
+from tests.hub.server import RunningHub
+
+ADDRESS = "alice/math-merge"
+
+
+def test_metadata_names_what_is_on_the_hub(facts: CardFacts, hub: RunningHub) -> None:
+    card = ModelCard(model_card(facts, ADDRESS))
+    card.validate()
+    assert card.data.base_model == ["acme/base", "bob/math"]
+    assert card.data.base_model_relation == "merge"
+    assert {"merge", "mergekit", "morphing"} <= set(card.data.tags)
+    assert card.data.license == "apache-2.0"
+    assert card.data.datasets == ["openai/gsm8k"]
+
+
+def test_model_index_has_the_holdout_score_only(facts: CardFacts) -> None:
+    (result,) = ModelCard(model_card(facts, ADDRESS)).data.eval_results
+    assert result.dataset_type == "openai/gsm8k"
+    assert result.metric_value == 0.4321
+    assert result.dataset_split == "test" and "n=500" in result.dataset_name
+    assert result.dataset_revision == "c" * 40
+
+
+def test_eval_results_are_what_the_hub_reads(facts: CardFacts) -> None:
+    files = eval_results(facts)
+    assert list(files) == [".eval_results/gsm8k.yaml"]
+    (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/gsm8k.yaml"]))
+    assert (entry.dataset_id, entry.value) == ("openai/gsm8k", 0.4321)
+    assert "n=500" in entry.notes and "holdout" in entry.notes
+
+
+def test_both_splits_are_told_apart(facts: CardFacts) -> None:
+    text = model_card(facts, ADDRESS)
+    holdout, search = text.split("**Search split**")
+    assert "43.2 ± 1.2" in holdout and "(n = 500)" in holdout and "split `test`" in holdout
+    assert "62.5 ± 1.2" in search and "(n = 100)" in search and "split `train`" in search
+    assert "optimistic" in search
+    assert "| `zoo:japanese-numerals` (embedded in Morphing) | 10.0 ± 1.2 | – |" in holdout
+
+
+def test_no_holdout_score_is_said_and_not_made_up(facts: CardFacts) -> None:
+    bare = dataclasses.replace(facts, holdout=(), reference_holdout={})
+    text = model_card(bare, ADDRESS)
+    assert "has not been scored on a holdout split" in text
+    assert ModelCard(text).data.eval_results is None
+    assert eval_results(bare) == {}
+
+
+def test_paths_of_this_machine_stay_here(facts: CardFacts) -> None:
+    text = model_card(facts, ADDRESS)
+    assert "/home/me" not in text
+    assert "`mine` (local)" in text
+    assert public("acme/base@main+/home/me/adapter") == "acme/base@main+adapter"
+    assert public(f"/home/me/base+bob/lora@{'b' * 40}") == f"base+bob/lora@{'b' * 40}"
+    assert public("/home/me+you/model") == "model"
+    assert public(str(zoo.model_folder("base"))) == "zoo:base"
+
+
+def test_the_recipe_can_be_read_back(facts: CardFacts) -> None:
+    text = model_card(facts, ADDRESS)
+    recipe = yaml.safe_load(text.split("```yaml\n")[1].split("\n```")[0])
+    assert recipe["merge_method"] == "dare_ties"
+    assert [entry["model"] for entry in recipe["models"]][1:] == ["zoo:japanese-numerals", "mine"]
+    assert "seed 7" in text
+
+
+def test_licences_that_differ_become_other(facts: CardFacts) -> None:
+    mixed = dataclasses.replace(facts, licenses={**facts.licenses, facts.base: None})
+    text = model_card(mixed, ADDRESS)
+    assert ModelCard(text).data.license == "other"
+    assert "none declared" in text and "do not all declare the same licence" in text
+    unknown = dataclasses.replace(facts, licenses={})
+    assert ModelCard(model_card(unknown, ADDRESS)).data.license is None
+
+
+def test_strangers_names_cannot_write_the_card(renamed: CardFacts, hub: RunningHub) -> None:
+    text = model_card(renamed, ADDRESS)
+    card = ModelCard(text)
+    card.validate()
+    headings = [row for row in card.content.splitlines() if row.startswith("#")]
+    assert sum(row.startswith("# ") for row in card.text.splitlines()) == 1, headings
+    html = _render(card.text)
+    assert "<script" not in html
+    assert "evil" not in "".join(part.split('"')[0] for part in html.split('href="')[1:])
+    assert all("/" not in path.removeprefix(".eval_results/") for path in eval_results(renamed))
+
+
+def _render(text: str) -> str:
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark").enable("table").render(text)
+
+
+def test_markup_helpers() -> None:
+    assert escape("a_b *c*\nd") == r"a\_b \*c\* d"
+    assert code("a`b|c") == r"``a`b\|c``"
+
+
+def test_write_card_into_an_export(facts: CardFacts, tmp_path: Path) -> None:
+    write_card(tmp_path, facts)
+    assert f"from_pretrained('{tmp_path.name}')" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / ".eval_results" / "gsm8k.yaml").is_file()

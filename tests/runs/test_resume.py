@@ -1,0 +1,102 @@
+"""Kill, stop, pause and resume: nothing told is lost, nothing finished is done again."""
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from morphing.runs.loop import Loop
+from morphing.runs.prepare import create_run
+from morphing.runs.run import Run
+from morphing.runs.spec import RunSpec
+
+pytestmark = pytest.mark.slow
+
+
+def told(run: Run) -> list[tuple[dict[str, float], tuple[float, ...]]]:
+    return [(dict(trial.params), trial.values) for trial in run.trials()]
+
+
+def test_kills_at_any_moment_change_nothing(spec_file: Path, tmp_path: Path) -> None:
+    """A run killed again and again ends with the trials of one that never was."""
+    command = [sys.executable, "-m", "morphing", "search", "--run"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, whole, spec_file], check=True, capture_output=True)
+    assert len(Run(whole).complete()) == 4
+
+    moments = random.Random(0)
+    first = subprocess.Popen([*command, killed, spec_file], stderr=subprocess.DEVNULL)
+    process, kills = first, 0
+    while kills < 4:
+        while process.poll() is None and not (killed / "journal.log").exists():
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0.05, 1.0))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        before = told(Run(killed))
+        process = subprocess.Popen(
+            [*command, killed, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(4)
+        assert told(Run(killed))[: len(before)] == before
+    assert kills > 0
+    assert process.wait(timeout=300) == 0
+
+    run = Run(killed)
+    assert told(run) == told(Run(whole))
+    # Each kill may cost the one trial in flight, which is then proposed again.
+    assert len(run.study.trials) <= 4 + kills
+    for trial in run.complete():
+        assert run.outputs(trial.number).keys() == (trial.results or {}).keys()
+    assert run.status().state == "finished"
+
+
+def test_more_evaluations_later(
+    spec_file: Path, tmp_path: Path, morphing: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    folder = tmp_path / "run"
+    assert morphing("search", spec_file, "--run", folder, "--evaluations", 2).returncode == 0
+    before = told(Run(folder))
+    assert len(before) == 2
+    done = morphing("search", "--run", folder, "--resume", "--evaluations", 3)
+    assert done.returncode == 0, done.stderr
+    assert told(Run(folder))[:2] == before and len(told(Run(folder))) == 3
+
+
+def test_pause_and_stop(small_spec: RunSpec, tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", small_spec)
+    seen: list[str] = []
+
+    def changed() -> None:
+        status = run.status()
+        seen.append(status.state)
+        if status.state == "running" and status.done == 1 and "paused" not in seen:
+            run.request("pause")
+        if status.done == 2:
+            run.request("stop")
+
+    thread = threading.Thread(target=Loop(run, changed=changed).search)
+    thread.start()
+    while "paused" not in seen and thread.is_alive():
+        time.sleep(0.05)
+    at_pause = len(run.trials())
+    time.sleep(1)
+    assert len(run.trials()) == at_pause == 1
+    assert run.status().state == "paused"
+    run.request("run")
+    thread.join(timeout=120)
+    assert run.status().state == "stopped"
+    assert len(run.trials()) == 2
+
+    Loop(run).search()
+    assert run.status().state == "finished"
+    assert len(run.trials()) == 4

@@ -1,0 +1,72 @@
+"""A run's folder: one writer, any number of readers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from morphing.errors import MorphingError
+from morphing.runs.prepare import create_run
+from morphing.runs.run import Run, list_runs
+from morphing.runs.spec import RunSpec
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from morphing.runs.run import Run
+run = Run(Path(sys.argv[1]))
+with run.writing():
+    run.save_status(state="running", done=1, total=4)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def run(small_spec: RunSpec, tmp_path: Path) -> Run:
+    return create_run(tmp_path / "run", small_spec)
+
+
+def test_a_new_run_is_pinned_and_empty(run: Run) -> None:
+    assert run.spec.dtype == "float32"
+    assert run.trials() == []
+    assert run.status().state == "new"
+    assert run.figures().front == ()
+    assert [found.name for found in list_runs(run.folder.parent)] == ["run"]
+
+
+def test_a_used_folder_is_refused(run: Run, small_spec: RunSpec) -> None:
+    with pytest.raises(MorphingError, match="--resume"):
+        create_run(run.folder, small_spec)
+
+
+def test_no_run_there(tmp_path: Path) -> None:
+    with pytest.raises(MorphingError, match="no run in"):
+        Run(tmp_path)
+
+
+def test_one_writer_and_what_it_leaves_when_killed(run: Run) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, run.folder], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout and holder.stdout.readline() == "held\n"
+    assert run.status().state == "running"
+    with pytest.raises(MorphingError, match="another process"), run.writing():
+        pass
+    holder.kill()
+    holder.wait()
+    assert run.status().state == "stopped"
+    with run.writing():
+        pass
+
+
+def test_unknown_trial(run: Run) -> None:
+    with pytest.raises(MorphingError, match="no completed trial 3"):
+        run.trial(3)
+
+
+def test_requests(run: Run) -> None:
+    assert run.requested() == "run"
+    run.request("pause")
+    assert run.requested() == "pause"

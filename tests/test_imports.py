@@ -1,0 +1,89 @@
+"""Who may import whom: docs/architecture.md, held."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "morphing"
+MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
+
+# Each room and the rooms it may import; errors and devices are everybody's.
+ALLOWED = {
+    "zoo": set(),
+    "sources": {"zoo"},
+    "merging": {"sources"},
+    "benchmarks": {"zoo"},
+    "search": {"merging"},
+    "runs": {"search", "merging", "benchmarks", "sources", "zoo"},
+    "publishing": {"runs", "search", "merging", "benchmarks", "sources", "zoo"},
+    "jobs": {"publishing", "runs"},
+    "ui": {"jobs", "publishing", "runs", "search", "merging", "benchmarks", "sources", "zoo"},
+    "terminal": {"runs"},
+    "cli": {"ui", "jobs", "publishing", "runs", "merging", "benchmarks", "sources", "terminal"},
+    "__main__": {"cli"},
+    "__init__": set(),
+    "errors": set(),
+    "devices": set(),
+}
+ALWAYS = {"errors", "devices", "__version__"}
+OUTSIDE = {
+    "gradio": {"ui"},
+    "huggingface_hub": {"sources", "benchmarks", "publishing", "jobs", "ui"},
+    "datasets": {"benchmarks"},
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            if node.module == "morphing":
+                yield from (f"morphing.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downwards(path: Path) -> None:
+    here = room(path)
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "morphing" and rest:
+            there = rest.split(".")[0]
+            assert there == here or there in ALLOWED[here] | ALWAYS, f"{here} imports {name}"
+        elif top in OUTSIDE:
+            assert here in OUTSIDE[top], f"{here} imports {name}"
+
+
+def test_search_takes_only_the_recipe_from_merging() -> None:
+    for path in (PACKAGE / "search").rglob("*.py"):
+        for name in imports(path):
+            assert not name.startswith("morphing.merging") or name == "morphing.merging.recipe"
+
+
+def test_the_rooms_are_light_to_enter() -> None:
+    """What `morphing --help` reaches must not import what costs seconds."""
+    heavy = [
+        "torch",
+        "transformers",
+        "mergekit",
+        "datasets",
+        "gradio",
+        "botorch",
+        "huggingface_hub",
+        "optuna",
+    ]
+    code = f"import sys, morphing.cli\nprint([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,149 @@
+"""The whole path in a real browser: compose, watch, compare, publish."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.ui.conftest import RunningApp
+
+SHOTS = Path(__file__).resolve().parents[1] / "screenshots"
+SECOND = 1000
+
+pytestmark = pytest.mark.slow
+
+
+def tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def set_number(page: Page, selector: str, value: int) -> None:
+    field = page.locator(f"{selector} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def open_page(browser: Browser, url: str) -> Page:
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.set_default_timeout(60 * SECOND)
+    page.goto(url)
+    expect(page.locator("#models .m-card").first).to_be_attached()
+    return page
+
+
+def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> None:
+    expect.set_options(timeout=60 * SECOND)
+    page = open_page(browser, app.url)
+    strangers: list[str] = []
+    page.on(
+        "request",
+        lambda r: (
+            None if r.url.startswith((app.url, "data:", "blob:")) else strangers.append(r.url)
+        ),
+    )
+
+    # A bad input is one sentence, and nothing chosen is lost.
+    page.locator("#add-model textarea, #add-model input").fill("nobody/nothing")
+    page.locator("#add-source").click()
+    expect(page.locator("#compose-note .m-error")).to_contain_text("nobody/nothing")
+    expect(page.locator("#models .m-card")).to_have_count(4)
+
+    # Launch a small search on the zoo.
+    page.locator("#samplers [data-value=random]").click()
+    page.locator("#methods [data-value=linear]").click()
+    expect(page.locator("#methods [data-value=linear]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#samplers [data-value=random]")).to_have_attribute("aria-pressed", "true")
+    set_number(page, "#budget", 12)
+    set_number(page, "#samples", 24)
+    page.get_by_text("More settings").click()
+    set_number(page, "#holdout", 32)
+    page.locator("#launch").click()
+    page.wait_for_url(re.compile(r"[?&]run=zoo-"))
+    chip = page.locator("#run-chip")
+    expect(chip).to_contain_text(re.compile("Preparing|Searching"))
+    assert len(list(app.runs.iterdir())) == 1
+
+    # The front appears while it runs; pause holds it where it is.
+    points = page.locator(".m-plot-box .scatterlayer .point")
+    expect(points.first).to_be_attached(timeout=120 * SECOND)
+    page.locator("#pause").click()
+    expect(chip).to_contain_text("Paused")
+    name = page.locator("#progress h1").inner_text()
+
+    # A reload and a second tab find the run where it is.
+    page.reload()
+    expect(chip).to_contain_text("Paused")
+    expect(page.locator("#progress h1")).to_have_text(name)
+    second = open_page(browser, app.url)
+    expect(second.locator("#progress h1")).to_have_text(name)
+    second.locator("#resume").click()
+    second.close()
+    expect(chip).to_contain_text("Finished 12/12", timeout=180 * SECOND)
+
+    # A click on a point, or on a row, brings a trial into focus.
+    expect(page.locator("#trial-facts h2")).to_contain_text("★ knee")
+    point = points.last
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    row = page.locator("#front-table tr[data-do=focus]").last
+    row.locator(".m-link").click()
+    expect(page.locator("#trial-facts h2")).to_contain_text(row.locator(".m-link").inner_text())
+    expect(page.get_by_text("merge_method")).to_be_visible()
+
+    # Two members of the front and a source answer side by side.
+    for tick in (0, 1):
+        page.locator("#front-table tr[data-do=focus] .m-tick").nth(tick).click()
+        expect(page.locator("#front-table .m-tick[aria-checked=true]")).to_have_count(tick + 1)
+    page.locator("#front-table .m-tick[data-value='zoo:english-math']").click()
+    tab(page, "Compare")
+    expect(page.locator(".m-column:visible")).to_have_count(3)
+    page.locator("#examples .m-pill").first.click()
+    expect(page.locator("#message textarea")).not_to_be_empty()
+    page.locator("#send").click()
+    for column in range(3):
+        reply = page.locator(f"#chat-{column} .bot").last
+        expect(reply).to_have_text(re.compile(r"[^\s…]"), timeout=120 * SECOND)
+    # The specialist in English arithmetic answers a question of it with a number.
+    expect(page.locator("#chat-2 .bot").last).to_contain_text(re.compile(r"\d"))
+
+    SHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SHOTS / "conversation-1440-light.png", full_page=True)
+
+    # One is pushed, with the visitor's own login, and its address shown.
+    tab(page, "Publish")
+    expect(page.locator("#who")).to_contain_text("alice")
+    repo = page.locator("#repo-id textarea, #repo-id input")
+    expect(repo).to_have_value(re.compile("^alice/zoo-"))
+    repo.fill("mallory/stolen")
+    page.locator("#push").click()
+    expect(page.locator("#push-result .m-error")).to_contain_text("mallory")
+    repo.fill("alice/from-the-app")
+    page.locator("#push").click()
+    link = page.locator("#push-result a")
+    expect(link).to_have_attribute("href", re.compile("alice/from-the-app"), timeout=240 * SECOND)
+
+    from huggingface_hub import HfApi
+
+    info = HfApi(token="hf_alice").model_info("alice/from-the-app")
+    assert info.private
+    assert "model.safetensors" in {file.rfilename for file in info.siblings or []}
+    assert not strangers
+
+    take_screenshots(page, app.url + f"?run={name}")
+
+
+def take_screenshots(page: Page, url: str) -> None:
+    """Every tab, wide and narrow, light and dark, into the git-ignored folder."""
+    for theme in ("light", "dark"):
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(f"{url}&__theme={theme}")
+            expect(page.locator("#progress h1")).to_be_visible()
+            for name in ("Compose", "Watch", "Compare", "Publish"):
+                tab(page, name)
+                page.wait_for_timeout(1200)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                page.screenshot(path=SHOTS / f"{name.lower()}-{width}-{theme}.png", full_page=True)

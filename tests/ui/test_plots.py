@@ -1,0 +1,106 @@
+"""The plots are pure functions of a run's figures; plotly accepts what they return."""
+
+import plotly.graph_objects as go
+import pytest
+
+from morphing.merging.recipe import Recipe
+from morphing.runs.run import Figures
+from morphing.runs.trial import Result, Trial
+from morphing.ui import plots
+
+TITLES = {"maths": "Maths", "kana": "Kana", "sparsity": "Sparsity"}
+VALUES = [(0.2, 0.9, -0.1), (0.8, 0.3, -0.2), (0.6, 0.7, -0.3), (0.1, 0.2, -0.4)]
+
+
+def subject(focus: int | None = None) -> plots.Subject:
+    trials = tuple(
+        Trial(number, {"a.weight": 0.5}, Recipe({"merge_method": "linear"}), values)
+        for number, values in enumerate(VALUES)
+    )
+    figures = Figures(trials, front=(0, 1, 2), knee=2, hypervolume=(0.1, 0.2, 0.3, 0.3))
+    references = {"base": {"maths": Result(0.5, 64, 0.06), "kana": Result(0.4, 64, 0.06)}}
+    return plots.Subject("run", TITLES, figures, references, total=10, focus=focus)
+
+
+def trace(plot: plots.Plot, name: str) -> plots.Plot:
+    return next(trace for trace in plot["data"] if trace.get("name") == name)
+
+
+def test_the_front_is_apart_from_the_dominated_and_in_percent() -> None:
+    plot = plots.front_plot(subject(), "maths", "kana")
+    front = trace(plot, "Front")
+    assert front["customdata"] == [0, 2, 1]  # left to right
+    assert front["x"] == pytest.approx([20, 60, 80])
+    assert front["y"] == pytest.approx([90, 70, 30])
+    assert trace(plot, "Dominated")["customdata"] == [3]
+    assert trace(plot, "Knee")["customdata"] == [2]
+    assert plot["layout"]["xaxis"]["ticksuffix"] == "%"
+
+
+def test_references_show_only_where_both_axes_are_benchmarks() -> None:
+    both = trace(plots.front_plot(subject(), "maths", "kana"), "Base and sources")
+    assert both["x"] == pytest.approx([50]) and both["y"] == pytest.approx([40])
+    names = [t.get("name") for t in plots.front_plot(subject(), "maths", "sparsity")["data"]]
+    assert "Base and sources" not in names
+
+
+def test_the_joined_front_leaves_out_what_these_two_objectives_dominate() -> None:
+    plot = plots.front_plot(subject(), "maths", "sparsity")
+    line = next(trace for trace in plot["data"] if trace.get("mode") == "lines")
+    # trial 2 (60 %, -0.3) is dominated by trial 1 (80 %, -0.2) here, though not with kana
+    assert line["x"] == pytest.approx([20, 80])
+    assert line["y"] == pytest.approx([-0.1, -0.2])
+
+
+def test_the_colour_follows_the_objective_asked_for() -> None:
+    by_order = trace(plots.front_plot(subject(), "maths", "kana"), "Front")
+    by_sparsity = trace(plots.front_plot(subject(), "maths", "kana", "sparsity"), "Front")
+    assert by_order["marker"]["color"] == [0, 2, 1]
+    assert by_sparsity["marker"]["color"] == pytest.approx([-0.1, -0.3, -0.2])
+
+
+def test_hypervolume_is_by_trial_and_leaves_room_for_those_to_come() -> None:
+    plot = plots.hypervolume_plot(subject())
+    assert plot["data"][0]["y"] == [0.1, 0.2, 0.3, 0.3]
+    assert plot["data"][0]["x"] == [1, 2, 3, 4]
+    assert plot["layout"]["xaxis"]["range"] == [0.5, 10.5]
+
+
+def test_trade_offs_scale_each_objective_from_worst_to_best() -> None:
+    plot = plots.trade_off_plot(subject(focus=1))
+    lines = {line["customdata"][0]: line for line in plot["data"]}
+    assert set(lines) == {0, 1, 2}
+    assert lines[1]["y"] == pytest.approx([1.0, 1 / 7, 2 / 3])
+    assert lines[2]["line"]["color"] == plots.KNEE
+    assert lines[1]["line"]["color"] == plots.INK
+
+
+def test_the_zoom_outlasts_new_trials_but_not_new_axes() -> None:
+    first = plots.front_plot(subject(), "maths", "kana")["layout"]["uirevision"]
+    later = plots.front_plot(subject(focus=1), "maths", "kana")["layout"]["uirevision"]
+    other = plots.front_plot(subject(), "kana", "maths")["layout"]["uirevision"]
+    assert first == later != other
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_plotly_accepts_every_figure(empty: bool) -> None:
+    given = subject(focus=1)
+    if empty:
+        given = plots.Subject("run", TITLES, Figures((), (), None, ()), {}, total=10)
+    for plot in (
+        plots.front_plot(given, "maths", "kana", "sparsity"),
+        plots.hypervolume_plot(given),
+        plots.trade_off_plot(given),
+    ):
+        # Colours are CSS variables until the browser resolves them: plotly knows only real ones.
+        go.Figure(_painted(plot))
+
+
+def _painted(value: object) -> object:
+    if isinstance(value, str) and value.startswith("var(--"):
+        return "#123456"
+    if isinstance(value, list):
+        return [_painted(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _painted(item) for key, item in value.items()}
+    return value
