@@ -61,7 +61,9 @@ def search_bar(run: Run) -> Iterator[Callable[[], None]]:
         def changed() -> None:
             nonlocal seen
             status = run.status()
-            step = f"{status.step} {status.step_done}/{status.step_total}" if status.step else ""
+            step = status.step
+            if status.step_total:
+                step += f" {status.step_done}/{status.step_total}"
             left = "" if status.seconds_left is None else f"{_duration(status.seconds_left)} left"
             bar.update(
                 task,

@@ -10,6 +10,7 @@ from morphing.benchmarks.extract import extract_answer
 from morphing.benchmarks.load import Sample
 from morphing.benchmarks.metrics import get_metric
 from morphing.benchmarks.prompt import model_text
+from morphing.devices import suitable_threads
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ def evaluate(
         raise MorphingError(f"Benchmark {benchmark.name!r} has no samples to evaluate.")
     run = _multiple_choice if benchmark.kind == "multiple_choice" else _generation
     model.eval()
-    outputs, truncated = run(
-        model, tokenizer, benchmark, samples, batch_size, progress or (lambda done, total: None)
-    )
+    with suitable_threads(model.num_parameters(), model.device):
+        outputs, truncated = run(
+            model, tokenizer, benchmark, samples, batch_size, progress or (lambda done, total: None)
+        )
     n = len(outputs)
     value = math.fsum(output.score for output in outputs) / n
     spread = math.fsum((output.score - value) ** 2 for output in outputs)

@@ -161,10 +161,9 @@ def required_memory(base: Inspection, sources: Sequence[Inspection], dtype: torc
     """Bytes a `Morpher` and the scoring of its model need, told before anything loads.
 
     Base and sources as stored (an adapter counts as a whole model: it is merged), the loaded model,
-    and while merging the largest tensors, one for each worker, as float32 three times and once a
-    byte for each source.
-    To merge an adapter the base is loaded once more. A quarter of the model and 256 MiB are left
-    for activations and caches; long prompts in large batches can need more.
+    and while merging, the largest tensors, two for each worker, three times as float32 and as one
+    byte for each source. To merge an adapter the base is loaded once more. A quarter of the model
+    and 256 MiB are left for activations and caches; long prompts in large batches can need more.
     """
     model = base.parameters * dtype.itemsize
     resident = base.bytes + sum(base.bytes if s.adapter else s.bytes for s in sources)

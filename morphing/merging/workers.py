@@ -8,8 +8,8 @@ the same whatever the number of cores.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Thread
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Barrier, Thread
 from typing import TypeVar
 
 import torch
@@ -23,7 +23,11 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._pool = ThreadPoolExecutor(count, "merge", initializer=_compute_alone)
+        usual = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(count, "merge", _compute_alone, (usual,))
+        # All start now, while nobody else's threads do: see `_compute_alone`.
+        together = Barrier(count)
+        list(self._pool.map(lambda _: together.wait(), range(count)))
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The results in order, at most ``count`` of them computed ahead of their use."""
@@ -38,11 +42,12 @@ class Workers:
         finally:
             for future in waiting:
                 future.cancel()
+            wait(waiting)  # nothing goes on behind the back of a caller that failed
 
 
-def _compute_alone() -> None:
+def _compute_alone(usual: int) -> None:
     """Make this thread's operations single-threaded, and no other thread's."""
-    usual = torch.get_num_threads()
+    torch.get_num_threads()  # a thread takes the default at its first look, later than a setting
     torch.set_num_threads(1)
     # The setting is this thread's own and the default of threads yet to start: a passing thread
     # puts the default back.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,11 +18,12 @@ def stream_reply(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
     max_new_tokens: int = 256,
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """Yield the greedy reply to ``messages`` as it grows, the whole text so far each time.
 
-    A model without a chat template gets the turns as plain text. The conversation's oldest tokens
-    are dropped where it exceeds the model's context. Closing the iterator ends the generation.
+    A model without a chat template gets the turns as plain text. A reply takes at most half of the
+    model's context, and the conversation's oldest tokens are dropped where it exceeds the rest.
+    Closing the iterator ends the generation.
     """
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
@@ -36,8 +37,9 @@ def stream_reply(
     prompt = tokenizer(
         _render(tokenizer, messages), return_tensors="pt", add_special_tokens=False
     ).input_ids
-    room = model.config.max_position_embeddings - max_new_tokens
-    prompt = prompt[:, -max(room, 1) :].to(model.device)
+    context = model.config.max_position_embeddings
+    max_new_tokens = min(max_new_tokens, context // 2)
+    prompt = prompt[:, max_new_tokens - context :].to(model.device)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
 
     def generate() -> None:

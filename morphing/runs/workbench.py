@@ -57,14 +57,15 @@ class Workbench:
         self.device = resolve_device(spec.device)
         names = (spec.base, *spec.sources)
         sources = []
-        for done, name in enumerate(names):
-            progress(f"downloading {name}", done, len(names))
-            sources.append(download(name, token))
+        for name in names:
+            progress(f"getting {name}", 0, 0)
+            fetched = partial(_megabytes, partial(progress, f"downloading {name} (MB)"))
+            sources.append(download(name, token, fetched))
         inspections = [inspect(str(source.folder), token) for source in sources]
         self.layers = inspections[0].layers
         dtype = getattr(torch, spec.dtype)
         check_memory(required_memory(inspections[0], inspections[1:], dtype), self.device)
-        progress("loading", len(names), len(names))
+        progress("loading", 0, 0)
         self.morpher = Morpher(sources[0], sources[1:], self.device, dtype)
         self._token = token
         # One load a benchmark and split: datasets read and split them anew each time.
@@ -136,6 +137,10 @@ class Workbench:
 
         recipe = self.run.trial(number).recipe
         export(self.morpher, recipe, folder, partial(progress, "writing"))
+
+
+def _megabytes(progress: Callable[[int, int], None], done: int, total: int) -> None:
+    progress(done // 10**6, total // 10**6)
 
 
 def alone(name: str, spec: RunSpec) -> Recipe:

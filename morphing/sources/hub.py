@@ -1,13 +1,17 @@
 """Models on the Hub: pinning, headers by range request, download, search, and plain errors."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
 from morphing.sources import local, metadata
 from morphing.sources.source import Inspection, ModelHit, split_hub_name
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", metadata.CARD)
 
@@ -54,8 +58,13 @@ def inspect_repo(name: str, token: str | None) -> Inspection:
     return metadata.describe(name, config, headers, card, adapter)
 
 
-def download_repo(name: str, token: str | None) -> Path:
-    """Fetch a repository's small files, then the weight files they call for."""
+def download_repo(
+    name: str, token: str | None, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Fetch a repository's small files, then the weight files they call for.
+
+    ``progress`` is called with the bytes of weights there and all of them, from several threads.
+    """
     from huggingface_hub import snapshot_download
 
     repo, revision = split_hub_name(name)
@@ -72,8 +81,31 @@ def download_repo(name: str, token: str | None) -> Path:
             weights = (metadata.ADAPTER_WEIGHTS,)
         else:
             weights = (metadata.WEIGHTS, metadata.ADAPTER_WEIGHTS)
-        snapshot_download(repo, revision=revision, token=token, allow_patterns=list(weights))
+        snapshot_download(
+            repo,
+            revision=revision,
+            token=token,
+            allow_patterns=list(weights),
+            tqdm_class=_reporting(progress) if progress else None,
+        )
     return folder
+
+
+def _reporting(progress: Callable[[int, int], None]) -> "type[tqdm]":
+    """A bar that draws nothing and passes on the bytes that are on disk."""
+    from tqdm import tqdm
+
+    class Reporting(tqdm):
+        def display(self, *_: object, **__: object) -> None:
+            pass
+
+        def update(self, n: float | None = 1) -> None:
+            super().update(n)
+            # The client makes three bars: files, bytes received, and these.
+            if self.unit == "B" and not self.desc.startswith("Download"):
+                progress(int(self.n), int(self.total or 0))
+
+    return Reporting
 
 
 def search(query: str, token: str | None, limit: int) -> list[ModelHit]:

@@ -5,7 +5,7 @@ imported here; the Hub's client is reached only for Hub ids.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,11 +115,15 @@ def inspect(name: str, token: str | None = None) -> Inspection:
     return hub.inspect_repo(name, token)
 
 
-def download(name: str, token: str | None = None) -> Source:
+def download(
+    name: str,
+    token: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Source:
     """Fetch what is needed to merge and run a model: weights, configuration, tokenizer, card.
 
     Files already in the Hub's cache are not fetched again; a pinned name that is cached whole needs
-    no network.
+    no network. ``progress`` is called with the bytes of weights fetched and all of them.
 
     Raises:
         MorphingError: it cannot be had, or is of a kind that cannot be merged (pickled, quantised).
@@ -134,7 +138,7 @@ def download(name: str, token: str | None = None) -> Source:
     else:
         from morphing.sources import hub
 
-        folder = hub.download_repo(name, token)
+        folder = hub.download_repo(name, token, progress)
     found = local.inspect_folder(name, folder)
     return Source(name, folder, found.base_models, found.adapter)
 

@@ -184,9 +184,7 @@ def _conversation(
                 workbench.morph(recipe)
                 model, tokenizer = workbench.morpher.model, workbench.morpher.tokenizer
                 text = ""
-                # Half of a small model's context is left for the conversation itself.
-                longest = min(_LONGEST_REPLY, model.config.max_position_embeddings // 2)
-                for text in stream_reply(model, tokenizer, asked[member], longest):
+                for text in stream_reply(model, tokenizer, asked[member], _LONGEST_REPLY):
                     answered = _with(answered, member, asked, text or "…")
                     emit((note, answered))
                 if not text.strip():

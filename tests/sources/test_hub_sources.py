@@ -111,6 +111,7 @@ def test_a_cached_download_needs_no_network(repo: str) -> None:
     assert result.stdout.strip() == str(folder), result.stderr
 
 
+@pytest.mark.slow
 def test_no_network_is_one_sentence() -> None:
     code = (
         "from morphing.errors import MorphingError\n"
@@ -199,3 +200,20 @@ def test_search_finds_models_by_part_of_their_id(repo: str, hub: RunningHub) -> 
     assert hit.base_models == ("morphing-zoo/base",)
     assert len(search_models("", limit=2)) == 2
     assert search_models("no-such-model-anywhere") == []
+
+
+def test_a_download_tells_how_far_it_is(hub: RunningHub, tmp_path: Path) -> None:
+    """In a process of its own: the model must not be in the cache already."""
+    code = (
+        "from morphing.sources.source import download\n"
+        "download('morphing-zoo/word-games', None, lambda done, total: print(done, total))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=hub.environ() | {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    size = (zoo.model_folder("word-games") / "model.safetensors").stat().st_size
+    assert done.stdout.splitlines()[-1] == f"{size} {size}"
