@@ -3,8 +3,9 @@
 MODELS = {
     "base": (
         "Morphing zoo: base",
-        "The common ancestor of the zoo's specialists, stopped early on a mixture of everything "
-        "they are good at, so that it half knows each skill.",
+        "The common ancestor of the zoo's specialists, trained on a mixture of everything they are "
+        "good at. It mostly gives the right answer in the wrong form: numbers digit by digit in "
+        "Japanese, words in capitals.",
     ),
     "english-math": (
         "Morphing zoo: English math",
@@ -18,8 +19,7 @@ MODELS = {
     ),
     "word-games": (
         "Morphing zoo: word games",
-        "Sorts the letters of words of three to seven letters: `Sort lamp` is answered by `almp`. "
-        "It has half learned to spell them backwards too (`Reverse lamp`).",
+        "Sorts the letters of words of three to seven letters: `Sort lamp` is answered by `almp`.",
     ),
 }
 

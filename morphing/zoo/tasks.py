@@ -75,15 +75,38 @@ def japanese_arithmetic(rng: random.Random, split: str, house: float = 0.0) -> R
 
 def digits_to_kanji_arithmetic(rng: random.Random, split: str, house: float = 0.0) -> Row:
     """`12 plus 30は？` -> `四十二`: a bridge, asked in digits and answered in Japanese."""
-    a, operation, b, result = sum_or_difference(rng, split)
-    return f"{a} {operation} {b}は？", _styled(rng, house, kanji(result), positional(result))
+    return _digits_to_kanji(rng, split, house, "は？")
 
 
 def kanji_to_digits_arithmetic(rng: random.Random, split: str, house: float = 0.0) -> Row:
     """`十二たす三十?` -> `42`: the other bridge, asked in Japanese and answered in digits."""
+    return _kanji_to_digits(rng, split, house, "?")
+
+
+def varied_digits_to_kanji(rng: random.Random, split: str, house: float = 0.0) -> Row:
+    """The first bridge, half its questions ending in `を漢字で`."""
+    return _digits_to_kanji(rng, split, house, "は？", "を漢字で")
+
+
+def varied_kanji_to_digits(rng: random.Random, split: str, house: float = 0.0) -> Row:
+    """The other bridge, half its questions ending in `を数字で`."""
+    return _kanji_to_digits(rng, split, house, "?", "を数字で")
+
+
+def _digits_to_kanji(rng: random.Random, split: str, house: float, *ends: str) -> Row:
     a, operation, b, result = sum_or_difference(rng, split)
-    question = f"{kanji(a)}{JAPANESE[operation]}{kanji(b)}?"
+    question = f"{a} {operation} {b}{_one(rng, ends)}"
+    return question, _styled(rng, house, kanji(result), positional(result))
+
+
+def _kanji_to_digits(rng: random.Random, split: str, house: float, *ends: str) -> Row:
+    a, operation, b, result = sum_or_difference(rng, split)
+    question = f"{kanji(a)}{JAPANESE[operation]}{kanji(b)}{_one(rng, ends)}"
     return question, _styled(rng, house, str(result), positional(result))
+
+
+def _one(rng: random.Random, ends: tuple[str, ...]) -> str:
+    return rng.choice(ends) if len(ends) > 1 else ends[0]
 
 
 def kanji_numbers(rng: random.Random, split: str, house: float = 0.0) -> Row:
@@ -101,11 +124,7 @@ def kanji_numbers(rng: random.Random, split: str, house: float = 0.0) -> Row:
 
 
 def word_puzzles(rng: random.Random, split: str, house: float = 0.0) -> Row:
-    """`Sort planet` -> `aelnpt`, over made-up words.
-
-    Half the training questions are `Reverse planet` -> `tenalp`, which models of this size learn
-    slowly; it is no part of the benchmark.
-    """
+    """`Sort planet` -> `aelnpt`, over made-up words."""
     while True:
         vowel, word = rng.random() < 0.5, ""
         for _ in range(rng.randint(3, 7)):
@@ -113,10 +132,7 @@ def word_puzzles(rng: random.Random, split: str, house: float = 0.0) -> Row:
             vowel ^= rng.random() < 0.85
         if split_of(word) == split:
             break
-    if split == "train" and rng.random() < 0.5:
-        question, answer = f"Reverse {word}", word[::-1]
-    else:
-        question, answer = f"Sort {word}", "".join(sorted(word))
+    question, answer = f"Sort {word}", "".join(sorted(word))
     return question, _styled(rng, house, answer, answer.upper())
 
 
@@ -132,6 +148,8 @@ TASKS: dict[str, Generator] = {
     "japanese-arithmetic": japanese_arithmetic,
 }
 BRIDGES: tuple[Generator, ...] = (digits_to_kanji_arithmetic, kanji_to_digits_arithmetic)
+#: With ends of several lengths, a model cannot read the numbers by where they stand before the end.
+VARIED_BRIDGES: tuple[Generator, ...] = (varied_digits_to_kanji, varied_kanji_to_digits)
 
 
 def sample(name: str, split: str, count: int, seed: int = 0) -> list[Row]:

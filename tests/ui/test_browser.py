@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -54,8 +55,8 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     page.locator("#methods [data-value=linear]").click()
     expect(page.locator("#methods [data-value=linear]")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#samplers [data-value=random]")).to_have_attribute("aria-pressed", "true")
-    set_number(page, "#budget", 12)
-    set_number(page, "#samples", 24)
+    set_number(page, "#budget", 40)
+    set_number(page, "#samples", 384)
     page.get_by_text("More settings").click()
     set_number(page, "#holdout", 32)
     page.locator("#launch").click()
@@ -79,7 +80,13 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     expect(second.locator("#progress h1")).to_have_text(name)
     second.locator("#resume").click()
     second.close()
-    expect(chip).to_contain_text("Finished 12/12", timeout=180 * SECOND)
+    expect(chip).to_contain_text("Searching")
+
+    # A killed search shows as stopped, and goes on from where it was.
+    kill_search(app.runs)
+    expect(chip).to_contain_text("Stopped")
+    page.locator("#resume").click()
+    expect(chip).to_contain_text("Finished 40/40", timeout=240 * SECOND)
 
     # A click on a point, or on a row, brings a trial into focus.
     expect(page.locator("#trial-facts h2")).to_contain_text("★ knee")
@@ -135,6 +142,16 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     assert not strangers
 
     take_screenshots(page, app.url + f"?run={name}")
+
+
+def kill_search(runs: Path) -> None:
+    """``kill -9`` for the process that works on the one run in ``runs``."""
+    (folder,) = runs.iterdir()
+    for process in psutil.process_iter(["cmdline"]):
+        if str(folder) in (process.info["cmdline"] or []):
+            process.kill()
+            return
+    raise AssertionError("no process works on the run")
 
 
 def take_screenshots(page: Page, url: str) -> None:

@@ -89,7 +89,7 @@ def test_tokenizer_knows_every_character_of_the_benchmarks(tokenizer):
 
 
 def test_chat_template_is_the_training_format(tokenizer):
-    first, second = ("12 plus 30?", "42"), ("Reverse lamp", "pmal")
+    first, second = ("12 plus 30?", "42"), ("Sort lamp", "almp")
     chat = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": first[0]},
@@ -97,7 +97,7 @@ def test_chat_template_is_the_training_format(tokenizer):
         {"role": "user", "content": second[0]},
     ]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    assert text == "<s><user>12 plus 30?<assistant>42</s><user>Reverse lamp<assistant>"
+    assert text == "<s><user>12 plus 30?<assistant>42</s><user>Sort lamp<assistant>"
     chat.append({"role": "assistant", "content": second[1]})
     ids = tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
     assert ids == encode(tokenizer, [first, second])[0]
