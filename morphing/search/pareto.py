@@ -73,36 +73,22 @@ def _gain(points: np.ndarray, new: np.ndarray) -> float:
 
 
 def knee(values: np.ndarray) -> int | None:
-    """The front member where trading one objective for another pays least: its row, or None.
+    """The best compromise of the front: its row, or None if no row is finite.
 
-    The member farthest beyond the hyperplane through the front's extremes (the best member of
-    each objective), all objectives scaled to [0, 1] over the front (Das 1999; Branke et al. 2004
-    for the idea). Objectives constant over the front are left out. Where the extremes span no
-    plane that rises in no objective, because one member is best in several, the plane is the one
-    of equal sums. The first row wins ties; so with two members it is the first, and on a front
-    that bends inwards an extreme. None if no row is finite.
+    The member nearest to the ideal point (the best of each objective at once), all objectives
+    scaled to [0, 1] over the front (compromise programming, Zeleny 1973). On a front that bulges
+    towards the ideal this is the knee to the eye. The distance to the plane through the front's
+    extremes, the other usual choice, misleads with three objectives or more, where extremes of
+    small fronts span any plane. Objectives constant over the front do not count. The first row wins
+    ties.
     """
     values = np.asarray(values, dtype=float)
     rows = np.flatnonzero(front(values))
     if len(rows) == 0:
         return None
     members = values[rows]
-    members = members[:, np.ptp(members, axis=0) > 0]
-    if members.shape[1] == 0:
-        return int(rows[0])
-    scaled = (members - members.min(axis=0)) / np.ptp(members, axis=0)
-    extremes = scaled[_extremes(scaled)]
-    # The plane's normal solves extremes @ normal = 1.
-    normal = np.ones(scaled.shape[1])
-    if np.linalg.matrix_rank(extremes) == len(normal):
-        solved = np.linalg.solve(extremes, normal)
-        if (solved > 0).all():
-            normal = solved
-    beyond = scaled @ normal / np.linalg.norm(normal)
-    return int(rows[np.argmax(beyond > beyond.max() - 1e-12)])
-
-
-def _extremes(scaled: np.ndarray) -> list[int]:
-    """For each objective the row that is best in it, of those the best in sum."""
-    sums = scaled.sum(axis=1)
-    return [int(np.lexsort((sums, column))[-1]) for column in scaled.T]
+    spread = np.ptp(members, axis=0)
+    spread[spread == 0] = 1.0
+    missing = (members.max(axis=0) - members) / spread
+    distance = np.linalg.norm(missing, axis=1)
+    return int(rows[np.argmax(distance < distance.min() + 1e-12)])

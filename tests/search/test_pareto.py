@@ -61,15 +61,15 @@ def test_reference_point_is_fixed_by_the_first_ten_finite_rows() -> None:
         reference_point(np.array([[np.nan, 1.0]]))
 
 
-def test_knee_is_farthest_beyond_the_line_of_extremes() -> None:
-    # Scaled to [0, 1] the line is x + y = 1; (0.8, 0.7) is farthest beyond it.
+def test_knee_is_nearest_to_the_ideal() -> None:
+    # Scaled to [0, 1] the ideal is (1, 1); (0.8, 0.7) is nearest to it.
     bent = np.array([[0, 10], [8, 7], [5, 9], [10, 0], [1, 1]], dtype=float)
     assert knee(bent) == 1
     assert knee(bent * [100, 1] + [7, -3]) == 1
 
 
 def test_knee_of_three_objectives() -> None:
-    # Extremes on the axes: the plane x + y + z = 1, and 0.5 + 0.5 + 0.4 is beyond 0.9.
+    # Distances from (1, 1, 1): the axes sqrt(2), the last sqrt(1.61), (0.5, 0.5, 0.4) sqrt(0.86).
     values = np.vstack([np.eye(3), [[0.3, 0.3, 0.3]], [[0.5, 0.5, 0.4]], [[0.2, 0.1, 0.6]]])
     assert knee(values) == 4
 
@@ -81,5 +81,5 @@ def test_knee_of_degenerate_fronts() -> None:
     assert knee(np.array([[0.0, 1.0], [1.0, 0.0]])) == 0
     # Constant objective: as if it weren't there.
     assert knee(np.array([[0, 5, 10], [8, 5, 7], [10, 5, 0]], dtype=float)) == 1
-    # One member best in two objectives: no plane through three extremes, equal sums instead.
+    # One member best in two objectives is no compromise for that.
     assert knee(np.array([[1, 1, 0], [0, 0, 1], [0.9, 0.8, 0.7]])) == 2
