@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from morphing.runs.workbench import Progress
 
 
+def _progress(
+    columns: Sequence[rich_progress.ProgressColumn], console: Console
+) -> rich_progress.Progress:
+    """Bars that vanish when done, and leave no blank lines where the output is a file."""
+    return rich_progress.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    )
+
+
 @contextmanager
 def step_bar() -> Iterator[Progress]:
     """One progress line that follows whatever step is being done."""
@@ -29,7 +38,7 @@ def step_bar() -> Iterator[Progress]:
         rich_progress.TaskProgressColumn(),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with _progress(columns, Console(stderr=True)) as bar:
         task = bar.add_task("starting", total=None)
         current = ""
 
@@ -55,7 +64,7 @@ def search_bar(run: Run) -> Iterator[Callable[[], None]]:
         rich_progress.TextColumn("[dim]{task.fields[step]}"),
     )
     seen = len(run.trials())
-    with rich_progress.Progress(*columns, console=console, transient=True) as bar:
+    with _progress(columns, console) as bar:
         task = bar.add_task(run.spec.search.sampler, total=None, left="", step="")
 
         def changed() -> None:
