@@ -206,6 +206,19 @@ def report(trials: int, count: int, seed: int) -> str:
     return "\n\n".join(lines)
 
 
+def with_figures(readme: str, text: str) -> str:
+    """The README with ``text`` between its markers.
+
+    Raises:
+        ValueError: the markers are not there.
+    """
+    marked = re.compile(r"(<!-- measured -->).*(<!-- end -->)", re.S)
+    changed, count = marked.subn(lambda m: f"{m[1]}\n\n{text}\n\n{m[2]}", readme)
+    if count != 1:
+        raise ValueError("the README lacks its markers <!-- measured --> and <!-- end -->")
+    return changed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=48, metavar="N")
@@ -216,9 +229,7 @@ def main() -> None:
     text = report(arguments.trials, arguments.count, arguments.seed)
     print(text)
     if not arguments.dry_run:
-        marked = re.compile(r"(<!-- measured -->\n).*(\n<!-- end -->)", re.S)
-        readme = README.read_text("utf-8")
-        README.write_text(marked.sub(lambda m: f"{m[1]}\n{text}\n{m[2]}", readme), "utf-8")
+        README.write_text(with_figures(README.read_text("utf-8"), text), "utf-8")
 
 
 if __name__ == "__main__":

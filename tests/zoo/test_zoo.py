@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from morphing import zoo
 from morphing.errors import MorphingError
 from morphing.zoo import tasks
-from morphing.zoo.measure import Lab, front
+from morphing.zoo.measure import README, Lab, front, with_figures
 from morphing.zoo.train import encode
 
 SPLITS = ("search", "holdout")
@@ -124,3 +124,19 @@ def test_specialists_excel_at_their_own_benchmark_only(lab, index, name):
 
 def test_front_keeps_what_nothing_dominates():
     assert front([(1, 0), (0, 1), (0, 0), (1, 0)]) == [(1, 0), (0, 1)]
+
+
+def test_the_readme_has_its_figures():
+    figures = README.read_text("utf-8").partition("<!-- measured -->")[2]
+    for row in (*zoo.MODELS, "uniform average", "TIES, density 0.5", "best recipe"):
+        assert f"\n| {row} | " in figures
+    assert "from uniform average: +" in figures
+
+
+def test_figures_go_between_the_markers():
+    for between in ("\n", "\n\nold\n\n"):
+        readme = f"a\n<!-- measured -->{between}<!-- end -->\nz"
+        new = "a\n<!-- measured -->\n\nnew\n\n<!-- end -->\nz"
+        assert with_figures(readme, "new") == new
+    with pytest.raises(ValueError, match="markers"):
+        with_figures("nothing", "new")
