@@ -1,5 +1,6 @@
 """Whether sources can be merged onto a base, decided from headers alone."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,10 +9,14 @@ from morphing.sources.source import ZOO, Inspection
 
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _PEFT_PREFIX = "base_model.model."
+_TOKENS = re.compile(r"embed|wte|lm_head")
 
 
 def check(
-    base: Inspection, sources: Sequence[Inspection], allow_unrelated_base: bool = False
+    base: Inspection,
+    sources: Sequence[Inspection],
+    allow_unrelated_base: bool = False,
+    vocabularies_aligned: bool = False,
 ) -> None:
     """Refuse sources that cannot be merged onto ``base``.
 
@@ -19,6 +24,8 @@ def check(
         base: the common ancestor.
         sources: checkpoints or adapters.
         allow_unrelated_base: accept a base that a source does not name as an ancestor.
+        vocabularies_aligned: accept embeddings and heads of other numbers of rows, for recipes that
+            say how to bring vocabularies together.
 
     Raises:
         MorphingError: the first thing that does not fit, and the mend.
@@ -31,12 +38,12 @@ def check(
         if source.adapter:
             _check_adapter(base, source)
         else:
-            _check_checkpoint(base, source)
+            _check_checkpoint(base, source, vocabularies_aligned)
         if not allow_unrelated_base:
             _check_ancestry(base, source)
 
 
-def _check_checkpoint(base: Inspection, source: Inspection) -> None:
+def _check_checkpoint(base: Inspection, source: Inspection, vocabularies_aligned: bool) -> None:
     if source.architecture != base.architecture:
         raise MorphingError(
             f"{source.name} is a {source.architecture} and the base {base.name} a"
@@ -53,12 +60,21 @@ def _check_checkpoint(base: Inspection, source: Inspection) -> None:
                 f"The base {base.name} lacks {tensor}, which {source.name} has: choose sources of"
                 " the base's family and size."
             )
-        if info.shape != base.tensors[tensor].shape:
-            raise MorphingError(
-                f"{tensor} is {_shape(info.shape)} in {source.name} and"
-                f" {_shape(base.tensors[tensor].shape)} in the base {base.name}: choose sources of"
-                " the base's size and vocabulary."
-            )
+        expected = base.tensors[tensor].shape
+        if info.shape == expected:
+            continue
+        of_tokens = _TOKENS.search(tensor) is not None and info.shape[1:] == expected[1:]
+        if of_tokens and vocabularies_aligned:
+            continue
+        mend = (
+            "say in the spec whose vocabulary the merges have, with tokenizer_source: base or union"
+            if of_tokens
+            else "choose sources of the base's size"
+        )
+        raise MorphingError(
+            f"{tensor} is {_shape(info.shape)} in {source.name} and {_shape(expected)} in the base"
+            f" {base.name}: {mend}."
+        )
 
 
 def _check_adapter(base: Inspection, source: Inspection) -> None:

@@ -2,15 +2,24 @@
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from morphing.errors import MorphingError
 from morphing.sources import metadata
-from morphing.sources.source import Inspection, TensorInfo
+from morphing.sources.source import STORED_DTYPES, Inspection, TensorInfo
+
+
+class Place(NamedTuple):
+    """Where a tensor is."""
+
+    path: Path
+    info: TensorInfo
+    start: int
+    """Of its bytes in the file."""
 
 
 def inspect_folder(name: str, folder: Path) -> Inspection:
@@ -23,9 +32,7 @@ def inspect_folder(name: str, folder: Path) -> Inspection:
     metadata.check_files(name, files)
     adapter = metadata.is_adapter(files)
     config = read_json(folder / (metadata.ADAPTER_CONFIG if adapter else metadata.CONFIG))
-    headers: dict[str, TensorInfo] = {}
-    for file in weight_files(folder):
-        headers |= read_header(folder / file)
+    headers = {tensor: place.info for tensor, place in read_checkpoint(folder, config).items()}
     return metadata.describe(name, config, headers, read_card(folder / metadata.CARD), adapter)
 
 
@@ -54,8 +61,55 @@ def index_files(index: dict[str, Any], where: str) -> tuple[str, ...]:
     return tuple(files)
 
 
+def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> dict[str, Place]:
+    """Where every tensor of a model or adapter is, whatever number of files it is in.
+
+    Args:
+        folder: the model's.
+        config: its ``config.json`` or ``adapter_config.json``.
+
+    Raises:
+        MorphingError: a file is missing, truncated or no safetensors file, or the index and the
+            files disagree.
+    """
+    files = weight_files(folder)
+    places: dict[str, Place] = {}
+    for file in files:
+        for tensor, (info, start) in read_places(folder / file).items():
+            if tensor in places:
+                raise MorphingError(
+                    f"{tensor} is both in {places[tensor].path} and in {file}: download the model"
+                    " again."
+                )
+            places[tensor] = Place(folder / file, info, start)
+    if metadata.WEIGHTS not in files and metadata.ADAPTER_WEIGHTS not in files:
+        _check_index(folder / metadata.WEIGHTS_INDEX, places, config)
+    return places
+
+
+def _check_index(index: Path, places: Mapping[str, Place], config: Mapping[str, Any]) -> None:
+    """Refuse an index that says other than the files; on what is no model's own it may."""
+    indexed = read_json(index)["weight_map"]
+    for tensor in sorted(places.keys() | indexed.keys()):
+        file = places[tensor].path.name if tensor in places else None
+        if indexed.get(tensor) != file and not metadata.is_derived(tensor, config):
+            raise MorphingError(
+                f"{index} names {indexed.get(tensor, 'no file')} for {tensor}, which is in"
+                f" {file or 'none of its files'}: download the model again."
+            )
+
+
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Shapes and dtypes from a safetensors file.
+
+    Raises:
+        MorphingError: the file is missing, truncated or no safetensors file.
+    """
+    return {name: info for name, (info, _) in read_places(path).items()}
+
+
+def read_places(path: Path) -> dict[str, tuple[TensorInfo, int]]:
+    """Shape, dtype and the place of the first byte of every tensor of a safetensors file.
 
     Raises:
         MorphingError: the file is missing, truncated or no safetensors file.
@@ -70,7 +124,12 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         if path.stat().st_size != 8 + length + end:
             raise ValueError("truncated")
-        return tensor_infos((key, e["shape"], e["dtype"]) for key, e in header.items())
+        infos = tensor_infos((key, e["shape"], e["dtype"]) for key, e in header.items())
+        for key, entry in header.items():
+            start, stop = entry["data_offsets"]
+            if infos[key].dtype in STORED_DTYPES and stop - start != metadata.size(infos[key]):
+                raise ValueError("a tensor of another size than its place")
+        return {key: (infos[key], 8 + length + e["data_offsets"][0]) for key, e in header.items()}
     except FileNotFoundError as error:
         raise MorphingError(
             f"The weight file {path} is missing: download the model again."

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from morphing.errors import MorphingError
-from morphing.sources.source import Inspection, TensorInfo
+from morphing.sources.source import STORED_DTYPES, Inspection, TensorInfo
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -72,7 +72,7 @@ def describe(
         adapter: whether this is a PEFT adapter.
 
     Raises:
-        MorphingError: the weights are quantised.
+        MorphingError: the weights are quantised, or of a dtype that cannot be merged.
     """
     if config.get("quantization_config") is not None:
         method = config["quantization_config"].get("quant_method", "an unnamed method")
@@ -80,6 +80,12 @@ def describe(
             f"{name} is quantised ({method}), and quantised weights cannot be merged: choose the"
             " model it was quantised from."
         )
+    for tensor, info in headers.items():
+        if info.dtype not in STORED_DTYPES:
+            raise MorphingError(
+                f"{tensor} in {name} is stored as {info.dtype}, which cannot be merged: choose the"
+                " model it was quantised from."
+            )
     named = [config.get("base_model_name_or_path")] if adapter else []
     from_card = card.get("base_model") or []
     named += [from_card] if isinstance(from_card, str) else list(from_card)
@@ -91,7 +97,7 @@ def describe(
         tensors=tensors,
         adapter=adapter,
         base_models=tuple(dict.fromkeys(str(model) for model in named if _is_ancestor(model))),
-        bytes=sum(prod(i.shape) * _BITS.get(i.dtype, 8) // 8 for i in headers.values()),
+        bytes=sum(size(info) for info in headers.values()),
         parameters=sum(prod(info.shape) for info in tensors.values()),
         layers=layer_count(tensors),
         license=license_name if isinstance(license_name, str) else None,
@@ -103,6 +109,11 @@ def is_derived(tensor: str, config: Mapping[str, Any]) -> bool:
     if tensor.endswith("rotary_emb.inv_freq"):
         return True
     return tensor == "lm_head.weight" and config.get("tie_word_embeddings") is True
+
+
+def size(info: TensorInfo) -> int:
+    """Bytes of a tensor as stored."""
+    return prod(info.shape) * _BITS.get(info.dtype, 8) // 8
 
 
 def layer_index(tensor: str) -> int | None:

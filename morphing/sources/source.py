@@ -12,6 +12,16 @@ from pathlib import Path
 from morphing.errors import MorphingError
 
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+STORED_DTYPES = {
+    **DTYPE_NAMES,
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+"""torch's names of what a checkpoint may hold; integers pass through a merge unchanged."""
 ZOO = "zoo:"
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?(@[^@+]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
