@@ -16,6 +16,7 @@ from rich.table import Table
 from morphing.runs.spec import SPARSITY
 
 if TYPE_CHECKING:
+    from morphing.merging.lora import AdapterReport
     from morphing.runs.run import Run
     from morphing.runs.workbench import Progress
 
@@ -175,3 +176,30 @@ def print_front(run: Run) -> None:
         row = [model] + [_number("", results[n].value) if n in results else "-" for n in names]
         table.add_row(*row, style="dim")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def print_report(report: AdapterReport) -> None:
+    """How far an adapter is from the merge it was made of."""
+    ranked = sorted(report.tensors.items(), key=lambda item: item[1].error, reverse=True)
+    print(f"It misses {_share(report.error)} of what the merge changes in its base:")
+    table = Table(caption="error: norm of what is missing over the norm of the change")
+    table.add_column("worst of the tensors approximated")
+    table.add_column("rank", justify="right")
+    table.add_column("error", justify="right")
+    for name, approximation in ranked[:5]:
+        table.add_row(name, str(approximation.rank), _share(approximation.error))
+    if len(ranked) > 5:
+        table.add_row(f"{len(ranked) - 5} more", "", f"up to {_share(ranked[5][1].error)}")
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    if report.whole:
+        print(f"Held whole, which few serving engines load: {_counted(report.whole)}.")
+    if report.left_out:
+        print(f"Left out of the adapter: {_counted(report.left_out)}.")
+
+
+def _counted(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} tensors such as {names[0]}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.2g} %"

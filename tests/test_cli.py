@@ -1,6 +1,7 @@
 """The command line answers with sentences, never with tracebacks."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from morphing import zoo
 
-def morphing(*arguments: object) -> subprocess.CompletedProcess[str]:
+
+def morphing(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "morphing", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
 
 
 def spec(**changes: object) -> dict[str, object]:
@@ -26,7 +29,7 @@ def spec(**changes: object) -> dict[str, object]:
 def test_help_lists_the_verbs() -> None:
     done = morphing("--help")
     assert done.returncode == 0
-    for verb in ("search", "front", "export", "push", "app"):
+    for verb in ("search", "front", "merge", "export", "push", "app"):
         assert verb in done.stdout
 
 
@@ -76,6 +79,40 @@ def test_resume_needs_a_run() -> None:
 
 
 @pytest.mark.slow
+def test_a_recipe_of_mergekits_runs_as_it_is(tmp_path: Path) -> None:
+    """With models by relative paths, and the seed of what was exported with it."""
+    shutil.copytree(zoo.model_folder("word-games"), tmp_path / "games")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    for out, options in {"one": [], "two": ["--mask-seed", "7", "--device", "cpu"]}.items():
+        done = morphing("merge", "recipe.yaml", out, *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.strip().endswith(f"Wrote the merge to {out}")
+    weights = {n: (tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "two")}
+    assert weights["one"] != weights["two"]
+    done = morphing("merge", "two/mergekit_config.yml", "three", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "three" / "model.safetensors").read_bytes() == weights["two"]
+
+    done = morphing("merge", "recipe.yaml", "lora", "--adapter-rank", 8, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "lora" / "adapter_report.json").read_text())
+    assert f"It misses {100 * report['error']:.2g} %" in done.stdout
+    assert max(report["tensors"], key=lambda n: report["tensors"][n]["error"]) in done.stdout
+    assert f"{len(report['whole'])} tensors" in done.stdout
+
+
+RECIPE = """
+merge_method: dare_linear
+base_model: zoo:base
+models:
+- model: zoo:english-math
+  parameters: {weight: 0.6, density: [0.4, 0.9]}
+- model: ./games
+  parameters: {weight: 0.4, density: 0.5}
+"""
+
+
+@pytest.mark.slow
 def test_search_front_export(tmp_path: Path) -> None:
     path, folder = tmp_path / "spec.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(spec()))
@@ -98,5 +135,11 @@ def test_search_front_export(tmp_path: Path) -> None:
         assert (out / name).is_file()
     repeated = morphing("export", folder, number, out)
     assert repeated.returncode == 1 and "out" in repeated.stderr
+    adapter = tmp_path / "adapter"
+    told = morphing("export", folder, number, adapter, "--adapter-rank", 4)
+    assert told.returncode == 0, told.stderr
+    error = json.loads((adapter / "adapter_report.json").read_text())["error"]
+    assert f"misses {100 * error:.2g} %" in told.stdout
+    assert f"It misses {100 * error:.2g} %" in (adapter / "README.md").read_text()
     unknown = morphing("export", folder, 77, tmp_path / "other")
     assert unknown.returncode == 1 and "77" in unknown.stderr

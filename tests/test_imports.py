@@ -22,7 +22,7 @@ ALLOWED = {
     "publishing": {"runs", "search", "merging", "benchmarks", "sources", "zoo"},
     "jobs": {"publishing", "runs"},
     "ui": {"jobs", "publishing", "runs", "search", "merging", "benchmarks", "sources", "zoo"},
-    "terminal": {"runs"},
+    "terminal": {"runs", "merging"},
     "cli": {"ui", "jobs", "publishing", "runs", "merging", "benchmarks", "sources", "terminal"},
     "__main__": {"cli"},
     "__init__": set(),

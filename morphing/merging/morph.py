@@ -1,34 +1,46 @@
 """A loaded model that becomes any recipe's, in place."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from morphing.errors import MorphingError
-from morphing.merging import kernels
-from morphing.merging.parameters import TensorParameters, resolve
+from morphing.merging.engine import Engine, Merged
+from morphing.merging.host import Host, has_tensors
+from morphing.merging.models import Opened, Placement, open_models, place_models
+from morphing.merging.output import Output, build_model
 from morphing.merging.recipe import Recipe
-from morphing.merging.workers import Result, Workers
-from morphing.sources.checkpoint import Tensors, load_adapted, load_model, load_tensors
-from morphing.sources.metadata import layer_count
+from morphing.merging.segments import STAGED_ROWS, Segment
+from morphing.merging.workers import Workers
+from morphing.sources.checkpoint import load_model
 from morphing.sources.source import Inspection, Source
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _MARGIN = 256 * 2**20
+_REMARKS = ("transformers_version", "use_cache", "architectures")
 _LARGE = 1 << 24  # parameters; merging a smaller model is too short to share out
 
 
 class Morpher:
-    """Base and sources resident in memory, and one model that is morphed between recipes.
+    """Base and sources at hand, and one model that is morphed between recipes.
 
-    A recipe's merged tensors are a function of the recipe and the resident tensors alone: a morph
-    after many equals a fresh one bit for bit, and `export` writes what `morph` put in the model.
+    A recipe's merged tensors are a function of the recipe and the models alone: a morph after many
+    equals a fresh one bit for bit, and `export` writes what `morph` put in the model.
 
     Args:
         base: a checkpoint; its configuration and tokenizer are the model's.
-        sources: checkpoints and adapters that recipes may name.
-        device: where tensors are kept and merged.
+        sources: checkpoints and adapters that recipes may name; adapters stay low-rank factors.
+        device: where the model is and where tensors are merged.
         dtype: of the loaded model.
+        placement: where base and sources are kept, see `place_models`.
+        compiled: whether merging uses compiled kernels; by default for large models.
 
     Raises:
         MorphingError: a source cannot be loaded, holds NaN or infinity, or does not fit the base.
@@ -40,181 +52,193 @@ class Morpher:
         sources: Sequence[Source],
         device: torch.device,
         dtype: torch.dtype,
+        placement: Placement = "auto",
+        compiled: bool | None = None,
     ) -> None:
         self.base = base
         self.sources = tuple(sources)
         self.device = device
-        self.model = load_model(base, dtype).to(device)
-        self.tokenizer = _load_tokenizer(base)
-        self._resident: dict[str, Tensors] = {base.name: load_tensors(base, device)}
-        self._base = self._resident[base.name]
-        for source in sources:
-            if source.name not in self._resident:
-                self._resident[source.name] = self._load(source)
-        self._layers = layer_count(self._base)
-        self._targets = self._match()
-        self._workers = Workers(_worker_count(sum(t.numel() for t in self._base.values()), device))
-        norms = self._workers.map(kernels.l1_norm, self._floating().values())
-        self._norm = math.fsum(norm.item() for norm in norms)
+        self._dtype = dtype
+        named = {s.name: (base, s) if s.adapter else (s, None) for s in (base, *sources)}
+        models = open_models(named)
+        weights = models[base.name].weights
+        workers = Workers(worker_count(sum(map(math.prod, _shapes(models[base.name]))), device))
+        model = load_model(base, dtype)
+        tokenizer = _load_tokenizer(base)
+        # The order that merging goes in is any recipe's for these models, for example this one's.
+        alone = Recipe({"merge_method": "passthrough", "models": [{"model": base.name}]})
+        planner = Engine(models, {}, device, workers, compiled=False)
+        order = [tensor.name for tensor in planner.output(alone).plan.tensors]
+        stores = place_models(models, device, placement, order, _spare(model))
+        own = stores[base.name]
+        self.engine = Engine(models, stores, device, workers, compiled)
+        for name in order:
+            if not _holds(model, name, weights.read(name)):
+                raise _converted(base, model)
+        shapes = {name: own.shapes[name] for name in order}
+        if not has_tensors(model, shapes):
+            raise _converted(base, model)
+        self._base_shapes = shapes
+        self._base_tokenizer = tokenizer
+        self._host = Host(model, shapes, device, tokenizer)
+        self._built = _built(planner.output(alone), self._dtype)
+
+        def norm(name: str) -> float:
+            tensor = own.tensor(name)
+            if not tensor.is_floating_point():
+                return 0.0
+            return float(torch.linalg.vector_norm(tensor, ord=1, dtype=torch.float32))
+
+        self._norm = math.fsum(workers.map(norm, order))
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        """The loaded model."""
+        return self._host.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The loaded model's."""
+        return self._host.tokenizer
 
     def morph(self, recipe: Recipe) -> float:
         """Change ``self.model`` into the recipe's, in place.
 
+        A recipe with other layers or another vocabulary than the loaded model's replaces
+        ``self.model`` (and ``self.tokenizer``) by one that has them.
+
         Returns:
             The relative L1 distance to the base, sum |merged - base| / sum |base|, of the tensors
-            in the recipe's output dtype; a tied head counts once.
+            in the recipe's output dtype; a tied head counts once, and a tensor the base has not, or
+            has in another shape, counts whole.
 
         Raises:
             MorphingError: the recipe is malformed or names a model that is not resident; the model
                 is then unchanged.
         """
+        output = self.engine.output(recipe)
+        host = self._fitting_host(recipe, output)
 
-        def write(name: str, tensor: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                self._targets[name].copy_(tensor)
-            if not tensor.is_floating_point():
-                return torch.zeros((), device=self.device)
-            return kernels.l1_norm(tensor, self._base[name])
+        def place(segment: Segment) -> Tensor | None:
+            return host.place([tensor.name for tensor in segment.tensors], segment.dtype)
 
-        distances = list(self._merged(recipe, write))
-        return math.fsum(torch.stack(distances).tolist()) / self._norm
+        total = 0.0
+        for merged in self.engine.merge(recipe, output, place=place, origin=self.base.name):
+            _write(host, merged)
+            total += float(merged.distances.cpu().numpy().sum(dtype=np.float64))
+        return total / self._norm
 
-    def tensors(self, recipe: Recipe) -> Iterator[tuple[str, torch.Tensor]]:
+    def tensors(
+        self, recipe: Recipe, names: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
         """The merged tensors, by checkpoint name, in the recipe's output dtype.
 
-        The one code path that makes merged tensors. The output dtype is the recipe's ``out_dtype``,
-        else its ``dtype``, else the base's own; the arithmetic is float32 whatever ``dtype`` says.
+        The output dtype is the recipe's ``out_dtype``, else its ``dtype``, else the base's own; the
+        arithmetic is float32 whatever ``dtype`` says.
 
         Raises:
             MorphingError: before the first tensor, as `morph` does.
         """
-        return self._merged(recipe, lambda name, tensor: (name, tensor))
+        output = self.engine.output(recipe)
+        merged = self.engine.merge(recipe, output, names)
+        return (pair for segment in merged for pair in segment.tensors())
 
-    def sizes(self, recipe: Recipe) -> dict[str, int]:
-        """Bytes of every tensor that `tensors` yields, known without merging."""
-        return {
-            name: tensor.numel() * _output_dtype(recipe, tensor).itemsize
-            for name, tensor in self._base.items()
-        }
+    def _fitting_host(self, recipe: Recipe, output: Output) -> Host:
+        """The loaded model, or a new one where the recipe's is built otherwise."""
+        from transformers import GenerationConfig
 
-    def output_dtypes(self, recipe: Recipe) -> set[torch.dtype]:
-        """The dtypes of the floating-point tensors that `tensors` yields."""
-        return {_output_dtype(recipe, tensor) for tensor in self._floating().values()}
+        shapes = {name: shape for name, (shape, _) in self.engine.infos(recipe, output).items()}
+        built = _built(output, self._dtype)
+        # Layers in another order may be of other kinds, though their tensors' shapes are the same.
+        if shapes == self._host.shapes and built == self._built:
+            return self._host
+        donor = self.engine.models[output.plan.donor]
+        model = build_model(output.config(_name(self._dtype)), self._dtype)
+        if (settings := donor.generation_config) is not None:
+            model.generation_config = GenerationConfig(**output.generation_config(settings))
+        if not has_tensors(model, shapes):
+            raise _converted(self.base, model)
+        tokenizer = self._tokenizer_for(output, shapes)
+        self._host.release()  # there may not be the room for two
+        self._host = Host(model, shapes, self.device, tokenizer)
+        self._built = built
+        return self._host
 
-    def _merged(
-        self, recipe: Recipe, use: Callable[[str, torch.Tensor], Result]
-    ) -> Iterator[Result]:
-        """What ``use`` makes of each merged tensor; it runs where the tensor was merged."""
-        parameters = resolve(recipe, self._base, self._layers)
-        unknown = [name for name in recipe.inputs if name not in self._resident]
-        if unknown:
-            raise MorphingError(
-                f"The recipe merges {', '.join(unknown)}, which this run has not loaded: its models"
-                f" are {', '.join(self._resident)}."
-            )
-
-        def merge(name: str) -> Result:
-            original = self._base[name]
-            if not original.is_floating_point():
-                return use(name, original)
-            inputs = [self._resident[model][name] for model in recipe.inputs]
-            merged = _merge(recipe, name, inputs, parameters[name])
-            return use(name, merged.to(_output_dtype(recipe, original)))
-
-        return self._workers.map(merge, self._base)
-
-    def _floating(self) -> Tensors:
-        return {n: tensor for n, tensor in self._base.items() if tensor.is_floating_point()}
-
-    def _load(self, source: Source) -> Tensors:
-        if source.adapter:
-            return load_adapted(source, self.base, self._base)
-        tensors = load_tensors(source, self.device)
-        for name, original in self._base.items():
-            if name not in tensors or tensors[name].shape != original.shape:
-                found = tuple(tensors[name].shape) if name in tensors else "absent"
-                raise MorphingError(
-                    f"{name} is {found} in {source.name} and {tuple(original.shape)} in the base"
-                    f" {self.base.name}: choose sources of the base's size and vocabulary."
-                )
-        return tensors
-
-    def _match(self) -> Tensors:
-        """The loaded model's tensors under the checkpoint's names, checked to hold its values."""
-        state = self.model.state_dict()
-        covered = {state[name].data_ptr() for name in self._base if name in state}
-        exact = all(
-            name in state
-            and state[name].shape == tensor.shape
-            and torch.equal(state[name], tensor.to(state[name].dtype))
-            for name, tensor in self._base.items()
-        )
-        if not exact or any(tensor.data_ptr() not in covered for tensor in state.values()):
-            raise MorphingError(
-                f"{self.base.name} is a {type(self.model).__name__}, whose checkpoint transformers"
-                " converts or renames as it loads: this version cannot merge that architecture."
-            )
-        return {name: state[name] for name in self._base}
+    def _tokenizer_for(self, output: Output, shapes: Mapping[str, torch.Size]) -> Any:
+        if output.vocabulary is not None:
+            return output.vocabulary.tokenizer
+        known = self._base_shapes
+        if all(known.get(name, shape) == shape for name, shape in shapes.items()):
+            return self._base_tokenizer
+        donor = self.engine.models[output.plan.donor]
+        return _load_tokenizer(replace(donor.source, folder=donor.tokenizer_folder))
 
 
-def required_memory(base: Inspection, sources: Sequence[Inspection], dtype: torch.dtype) -> int:
-    """Bytes a `Morpher` and the scoring of its model need, told before anything loads.
+def required_memory(
+    base: Inspection,
+    sources: Sequence[Inspection],
+    dtype: torch.dtype,
+    placement: Placement = "device",
+) -> int:
+    """Bytes on the device that a `Morpher` and the scoring of its model need, told before loading.
 
-    Base and sources as stored (an adapter counts as a whole model: it is merged), the loaded model,
-    and while merging, the largest tensors, two for each worker, three times as float32 and as one
-    byte for each source. To merge an adapter the base is loaded once more. A quarter of the model
-    and 256 MiB are left for activations and caches; long prompts in large batches can need more.
+    The loaded model; base and sources as stored (an adapter as its factors) where they are placed
+    on the device, and not where they can stay elsewhere; while merging, rows in float32 or the
+    largest tensor. A quarter of the model and 256 MiB are left for activations and caches; long
+    prompts in large batches can need more.
     """
     model = base.parameters * dtype.itemsize
-    resident = base.bytes + sum(base.bytes if s.adapter else s.bytes for s in sources)
-    shapes = sorted((math.prod(info.shape) for info in base.tensors.values()), reverse=True)
-    # One is computed, and one waits to be used, for each worker.
-    count = _worker_count(base.parameters, torch.device("cpu"))
-    merging = sum(shapes[: 2 * count]) * (3 * torch.float32.itemsize + len(sources))
-    adapting = base.bytes if any(source.adapter for source in sources) else 0
-    return resident + model + max(merging, adapting) + model // 4 + _MARGIN
+    kept = (base, *sources) if placement == "device" else [s for s in sources if s.adapter]
+    resident = sum(inspection.bytes for inspection in kept)
+    largest = max((math.prod(info.shape) for info in base.tensors.values()), default=0)
+    staged = max(largest, STAGED_ROWS << 12) * torch.float32.itemsize * (len(sources) + 1)
+    return resident + model + staged + model // 4 + _MARGIN
 
 
-def _worker_count(parameters: int, device: torch.device) -> int:
+def worker_count(parameters: int, device: torch.device) -> int:
+    """How many tensors are merged side by side where kernels are not compiled."""
     return torch.get_num_threads() if device.type == "cpu" and parameters > _LARGE else 1
 
 
-def _output_dtype(recipe: Recipe, original: torch.Tensor) -> torch.dtype:
-    """What the recipe asks for, else the base tensor's own; integers stay as they are."""
-    name = recipe.config.get("out_dtype") or recipe.config.get("dtype")
-    asked: torch.dtype | None = getattr(torch, name) if name else None
-    return asked if asked and original.is_floating_point() else original.dtype
+def _built(output: Output, dtype: torch.dtype) -> dict[str, Any]:
+    """What a model is built from, less what says nothing of how it computes."""
+    config = output.config(_name(dtype))
+    return {key: value for key, value in config.items() if key not in _REMARKS}
 
 
-def _merge(
-    recipe: Recipe, name: str, inputs: Sequence[torch.Tensor], parameters: TensorParameters
-) -> torch.Tensor:
-    """One merged tensor, float32; ``inputs`` in the order of ``recipe.inputs``."""
-    method, shared = recipe.method, parameters.shared
-    if method == "linear":
-        weights = [own["weight"] for own in parameters.own]
-        return kernels.linear(inputs, weights, shared["normalize"])
-    place = recipe.inputs.index(recipe.base or "")
-    base = inputs[place]
-    others = [tensor for i, tensor in enumerate(inputs) if i != place]
-    if method == "slerp":
-        return kernels.slerp(base, others[0], shared["t"])
-    own = [values for i, values in enumerate(parameters.own) if i != place]
-    densities = [values["density"] for values in own]
-    masks = None
-    if method == "ties":
-        masks = kernels.magnitude_masks(base, others, densities, shared["rescale"])
-    elif method in ("dare_linear", "dare_ties"):
-        keys = [kernels.mask_key(recipe.mask_seed, i, name) for i in range(len(others))]
-        masks = kernels.random_masks(base, others, densities, keys, shared["rescale"])
-    return kernels.task_arithmetic(
-        base,
-        others,
-        [values["weight"] for values in own],
-        masks,
-        consensus=method in ("ties", "dare_ties"),
-        normalize=shared["normalize"],
-        factor=shared["lambda"],
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _write(host: Host, merged: Merged) -> None:
+    """Bring into the model what was not merged straight into it."""
+    for name, tensor in merged.tensors():
+        if tensor.data_ptr() != host.read(name).data_ptr():
+            host.write(name, tensor)
+
+
+def _shapes(model: Opened) -> list[tuple[int, ...]]:
+    return [info.shape for info in model.info.tensors.values()]
+
+
+def _spare(model: "PreTrainedModel") -> int:
+    """Bytes for the model itself, its activations and what merging needs."""
+    size = sum(p.numel() * p.itemsize for p in model.parameters())
+    return size + size // 4 + _MARGIN
+
+
+def _holds(model: "PreTrainedModel", name: str, tensor: Tensor) -> bool:
+    held = model.state_dict().get(name)
+    return (
+        held is not None and held.shape == tensor.shape and torch.equal(held, tensor.to(held.dtype))
+    )
+
+
+def _converted(base: Source, model: "PreTrainedModel") -> MorphingError:
+    return MorphingError(
+        f"{base.name} is a {type(model).__name__}, whose checkpoint transformers converts or"
+        " renames as it loads: this version cannot morph that architecture, but"
+        " `morphing merge RECIPE.yaml OUT` can merge it."
     )
 
 

@@ -4,7 +4,7 @@ Kept light: the search imports this module, so torch and mergekit (seconds to im
 reached from inside ``from_yaml`` and ``check``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +13,45 @@ import yaml
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
+    from mergekit.common import ModelReference
     from mergekit.config import MergeConfiguration
 
-METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties")
+METHODS = (
+    "linear",
+    "slerp",
+    "nuslerp",
+    "multislerp",
+    "karcher",
+    "task_arithmetic",
+    "ties",
+    "dare_linear",
+    "dare_ties",
+    "della",
+    "della_linear",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "sce",
+    "model_stock",
+    "nearswap",
+    "arcee_fusion",
+    "ram",
+    "ramplus_tl",
+    "passthrough",
+)
 DTYPES = ("float32", "bfloat16", "float16")
 
-# mergekit knows these; this version does not carry them out, and a recipe that says so must not
-# be merged as if it did not.
-_UNSUPPORTED = ("slices", "modules", "tokenizer", "tokenizer_source", "chat_template")
+_MODULE = "default"  # mergekit's name for the one module of a text model
+_ENTRIES = ("models", "sources")  # the lists whose entries name a model to merge
+_NO_MODEL = ("union", "base")  # what a tokenizer's source may say instead of naming a model
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A mergekit configuration as plain data, and the seed of DARE's masks.
+    """A mergekit configuration as plain data, and the seed of the random methods' masks.
 
-    mergekit's schema has no field for the seed, so it is kept beside the YAML.
+    mergekit's schema has no field for the seed, so it is kept beside the YAML. The schema's
+    ``residual_weight`` and keys outside the schema change nothing here, as they change nothing
+    in mergekit.
     """
 
     config: Mapping[str, Any]
@@ -43,12 +67,14 @@ class Recipe:
         try:
             config = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            problem = str(error).replace("\n", " ")
-            raise MorphingError(f"The recipe is not valid YAML: {problem}.") from error
+            mark = getattr(error, "problem_mark", None)
+            where = f" in line {mark.line + 1}" if mark else ""
+            problem = getattr(error, "problem", None) or "it cannot be read"
+            raise MorphingError(f"The recipe is not valid YAML{where}: {problem}.") from error
         if not isinstance(config, dict):
             raise MorphingError(
                 "The recipe is not a mergekit configuration: its YAML must be a mapping with"
-                " merge_method and models."
+                " merge_method and models or slices."
             )
         recipe = cls(config, mask_seed)
         recipe.check()
@@ -75,45 +101,47 @@ class Recipe:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The models merged, base excluded, in the recipe's order."""
-        names = (_name(entry["model"]) for entry in self.config["models"])
-        return tuple(name for name in names if name != self.base)
+        """The models merged, each once, base excluded, in the order they appear."""
+        return tuple(name for name in _listed(self.config) if name != self.base)
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Every model whose tensors enter, in mergekit's order: a base not listed comes last."""
-        names = tuple(_name(entry["model"]) for entry in self.config["models"])
+        """The models merged, each once, in the order they appear; a base not listed comes last."""
+        names = _listed(self.config)
         return names if self.base is None or self.base in names else (*names, self.base)
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every model named: the inputs, then those that only other settings name.
+
+        Those are models that give a tokenizer, or are a slice's base and not merged in it.
+        """
+        named = list(self.inputs)
+
+        def note(name: str) -> str:
+            named.append(name)
+            return name
+
+        _renamed(self.config, note)
+        return tuple(dict.fromkeys(named))
+
     def with_names(self, rename: Callable[[str], str | Mapping[str, Any]]) -> "Recipe":
-        """The same recipe with every model reference renamed.
+        """The same recipe with every model reference renamed, wherever it stands.
 
         ``rename`` gets a name as the recipe writes it and returns what mergekit is to read: a
         string, or mergekit's mapping form for a path its string form cannot hold.
         """
-        config = dict(self.config)
-        if self.base is not None:
-            config["base_model"] = rename(self.base)
-        config["models"] = [
-            {**entry, "model": rename(_name(entry["model"]))} for entry in config["models"]
-        ]
-        return Recipe(config, self.mask_seed)
+        return Recipe(_renamed(self.config, rename), self.mask_seed)
 
     def check(self) -> "MergeConfiguration":
-        """Validate against mergekit's own schema and input contract, and what we support.
+        """Validate against mergekit's own schema and the method's input contract.
 
         Returns:
-            mergekit's configuration object.
+            mergekit's configuration object, as the recipe writes it.
 
         Raises:
             MorphingError: one sentence naming what is wrong.
         """
-        used = [key for key in _UNSUPPORTED if self.config.get(key) is not None]
-        if used:
-            raise MorphingError(
-                f"The recipe uses {', '.join(used)}, which this version cannot merge: write it with"
-                " models, merge_method, base_model, parameters, dtype and out_dtype only."
-            )
         method = self.config.get("merge_method")
         if method not in METHODS:
             raise MorphingError(
@@ -134,11 +162,85 @@ class Recipe:
             raise MorphingError(
                 f"The recipe is not a mergekit configuration: {_brief(error)}."
             ) from error
+        if configuration.modules and list(configuration.modules) != [_MODULE]:
+            raise MorphingError(
+                f"The recipe merges the modules {', '.join(configuration.modules)}, and only text"
+                f" models, whose one module is {_MODULE!r}, can be merged: write its models or"
+                " slices without modules."
+            )
         try:
-            merge_methods.get(method).validate_inputs(self.inputs, self.base)
+            for label, inputs, base in _groups(configuration):
+                merge_methods.get(method).validate_inputs(inputs, base, group_name=label)
         except ValueError as error:
             raise MorphingError(f"The recipe cannot be merged with {method}: {error}.") from error
         return configuration
+
+
+def _groups(
+    configuration: "MergeConfiguration",
+) -> "Iterator[tuple[str | None, list[ModelReference], ModelReference | None]]":
+    """The inputs and the base of every slice; all the models at once where there are no slices."""
+    part = (configuration.modules or {}).get(_MODULE, configuration)
+    base = configuration.base_model
+    if part.models:
+        inputs = [entry.model for entry in part.models]
+        yield None, inputs if base is None or base in inputs else [*inputs, base], base
+    for place, piece in enumerate(part.slices or [], 1):
+        inputs = [source.model for source in piece.sources]
+        yield f"slice {place}", inputs, piece.base_model or base
+
+
+def _listed(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The models that entries of ``models`` and ``sources`` name, each once, in order."""
+    names = [_name(entry["model"]) for key in _ENTRIES for entry in config.get(key) or ()]
+    parts = (*(config.get("slices") or ()), *(config.get("modules") or {}).values())
+    return tuple(dict.fromkeys((*names, *(name for part in parts for name in _listed(part)))))
+
+
+def _renamed(
+    config: Mapping[str, Any], rename: Callable[[str], str | Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A configuration, or a module or slice of one, with its model references renamed."""
+    result = dict(config)
+    for key, value in config.items():
+        if not value:
+            continue
+        if key in _ENTRIES:
+            result[key] = [{**entry, "model": rename(_name(entry["model"]))} for entry in value]
+        elif key == "slices":
+            result[key] = [_renamed(part, rename) for part in value]
+        elif key == "modules":
+            result[key] = {name: _renamed(part, rename) for name, part in value.items()}
+        elif key == "base_model" or (key == "tokenizer_source" and value not in _NO_MODEL):
+            result[key] = rename(_name(value))
+        elif key == "tokenizer":
+            result[key] = _renamed_tokenizer(value, rename)
+    return result
+
+
+def _renamed_tokenizer(
+    tokenizer: Mapping[str, Any], rename: Callable[[str], str | Mapping[str, Any]]
+) -> dict[str, Any]:
+    def token(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        source = entry.get("source")
+        kind = source.get("kind") if isinstance(source, Mapping) else None
+        if source is None or kind == "zero":
+            return entry
+        if kind is None:
+            return {**entry, "source": rename(_name(source))}
+        model = rename(_name(source["model"]))
+        if (
+            isinstance(model, str) and "+" in model
+        ):  # here mergekit reads no string of two revisions
+            model = dict(zip(("model", "lora"), model.split("+", 1), strict=True))
+        return {**entry, "source": {**source, "model": model}}
+
+    result = dict(tokenizer)
+    if tokenizer.get("source") not in (None, *_NO_MODEL):
+        result["source"] = rename(_name(tokenizer["source"]))
+    if tokenizer.get("tokens"):
+        result["tokens"] = {text: token(entry) for text, entry in tokenizer["tokens"].items()}
+    return result
 
 
 def _name(reference: Any) -> str:

@@ -40,6 +40,7 @@ class CardFacts:
     ``base`` and ``sources`` are pinned names; the ``reference_`` mappings hold the scores of base
     and sources by name. ``run`` has sampler, evaluations, seed, trial, front and on_front.
     ``licenses`` maps the names of base and sources to the licence each declares, if any.
+    ``adapter_error`` is set for a LoRA adapter made of the merge: its `AdapterReport.error`.
     """
 
     title: str
@@ -53,6 +54,7 @@ class CardFacts:
     run: Mapping[str, Any]
     version: str
     licenses: Mapping[str, str | None] = field(default_factory=dict)
+    adapter_error: float | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -82,7 +84,9 @@ def write_card(folder: Path, facts: CardFacts, address: str | None = None) -> No
 
 def card_files(facts: CardFacts, address: str) -> dict[str, str]:
     """README.md and the evaluation results, as texts by their path in the repository."""
-    return {README: model_card(facts, address), **eval_results(facts)}
+    # An adapter is not the model that was scored.
+    results = eval_results(facts) if facts.adapter_error is None else {}
+    return {README: model_card(facts, address), **results}
 
 
 def model_card(facts: CardFacts, address: str) -> str:
@@ -95,7 +99,7 @@ def model_card(facts: CardFacts, address: str) -> str:
         _recipe(facts),
         _provenance(facts),
         _licenses(facts),
-        _use(address),
+        _use(address) if facts.adapter_error is None else _use_adapter(address),
     )
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -137,12 +141,14 @@ def _metadata(facts: CardFacts) -> str:
 
     scores = (*facts.search, *facts.holdout)
     results = [_eval_result(line) for line in facts.holdout if hub_id(line.dataset)]
-    models = _hub_ids(facts.models)
+    models, relation, library = _hub_ids(facts.models), "merge", "transformers"
+    if facts.adapter_error is not None:
+        results, models, relation, library = [], _hub_ids([facts.base]), "adapter", "peft"
     data = ModelCardData(
         base_model=models or None,
-        base_model_relation="merge" if models else None,
+        base_model_relation=relation if models else None,
         datasets=_hub_ids(line.dataset for line in scores) or None,
-        library_name="transformers",
+        library_name=library,
         license=facts.license,
         pipeline_tag="text-generation",
         tags=list(TAGS),
@@ -173,16 +179,24 @@ def _eval_result(line: ScoreLine) -> "EvalResult":
 
 def _introduction(facts: CardFacts) -> str:
     sources = "\n".join(f"- {label(name)}" for name in facts.sources)
-    return (
+    text = (
         f"A merge of these models onto their base {label(facts.base)}, by the method"
         f" {code(facts.recipe.method)}:\n\n{sources}\n\n"
         "No training took place: every weight is computed from theirs by the recipe below, which"
         " a search by Morphing found."
     )
+    if facts.adapter_error is not None:
+        text = (
+            f"A LoRA adapter of {label(facts.base)} that approximates a merge. It misses"
+            f" {100 * facts.adapter_error:.2g} % of the merge's change of the base (Frobenius"
+            f" norm; `adapter_report.json` says it by tensor), and has not been scored itself.\n\n"
+            + text
+        )
+    return text
 
 
 def _scores(facts: CardFacts) -> str:
-    parts = ["## Scores"]
+    parts = ["## Scores" if facts.adapter_error is None else "## Scores of the whole merge"]
     if facts.holdout:
         parts.append(
             "**Holdout split**: samples the search never saw. Compare models by these.\n\n"
@@ -233,10 +247,13 @@ def _about(line: ScoreLine) -> str:
 
 def _recipe(facts: CardFacts) -> str:
     text = f"## Recipe\n\n{block(published_recipe(facts.recipe), 'yaml')}\n\n"
-    text += (
-        "It is a mergekit configuration; `mergekit_config.yml` beside this card is the same with"
-        " adapters and dtypes spelled out for mergekit."
-    )
+    text += "It is a mergekit configuration"
+    if facts.adapter_error is None:
+        text += (
+            "; `mergekit_config.yml` beside this card is the same with adapters and dtypes spelled"
+            " out for mergekit"
+        )
+    text += "."
     if any(hub_id(name) is None for name in facts.models):
         text += " To run it, write folders where it names models that are not on the Hub."
     if facts.recipe.method.startswith("dare"):
@@ -285,5 +302,13 @@ def _use(address: str) -> str:
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"model = AutoModelForCausalLM.from_pretrained({address!r})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({address!r})"
+    )
+    return f"## Use\n\n{block(program, 'python')}"
+
+
+def _use_adapter(address: str) -> str:
+    program = (
+        "from peft import AutoPeftModelForCausalLM\n\n"
+        f"model = AutoPeftModelForCausalLM.from_pretrained({address!r})"
     )
     return f"## Use\n\n{block(program, 'python')}"

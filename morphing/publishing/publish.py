@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import morphing
 from morphing.errors import MorphingError
@@ -14,6 +16,9 @@ from morphing.runs.run import Part, Run
 from morphing.runs.trial import Result
 from morphing.runs.workbench import Progress, Workbench, quiet
 from morphing.sources.source import inspect
+
+if TYPE_CHECKING:
+    from morphing.merging.lora import AdapterReport
 
 
 def card_facts(run: Run, number: int, title: str, token: str | None = None) -> CardFacts:
@@ -63,6 +68,28 @@ def write_export(
     workbench = workbench or Workbench(run, progress=progress)
     workbench.export(number, folder, progress)
     write_card(folder, card_facts(run, number, folder.resolve().name))
+
+
+def write_adapter_export(
+    run: Run,
+    number: int,
+    folder: Path,
+    rank: int,
+    *,
+    workbench: Workbench | None = None,
+    progress: Progress = quiet,
+) -> AdapterReport:
+    """Write a trial's model as a LoRA adapter of the base, and its card, to a new folder.
+
+    Raises:
+        MorphingError: as `write_export`, or the merge is nothing an adapter can hold.
+    """
+    run.trial(number)
+    workbench = workbench or Workbench(run, progress=progress)
+    report = workbench.export_adapter(number, folder, rank, progress)
+    facts = card_facts(run, number, folder.resolve().name)
+    write_card(folder, replace(facts, adapter_error=report.error))
+    return report
 
 
 def publish(

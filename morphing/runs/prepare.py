@@ -31,9 +31,15 @@ def prepare(spec: RunSpec, token: str | None = None) -> RunSpec:
     device = resolve_device(spec.device)
     base = inspect(pin(spec.base, token), token)
     sources = [inspect(pin(name, token), token) for name in spec.sources]
-    check(base, sources, allow_unrelated_base=spec.allow_unrelated_base)
+    check(
+        base,
+        sources,
+        allow_unrelated_base=spec.allow_unrelated_base,
+        vocabularies_aligned=spec.tokenizer_source is not None,
+    )
     dtype = spec.dtype if spec.dtype != "auto" else base.dtype
-    check_memory(required_memory(base, sources, getattr(torch, dtype)), device)
+    needed = required_memory(base, sources, getattr(torch, dtype), spec.placement)
+    check_memory(needed, device)
     pinned = spec.model_copy(
         update={
             "base": base.name,
@@ -75,5 +81,6 @@ def search_space(spec: RunSpec, layers: int) -> SearchSpace:
         layer_groups=spec.search.layer_groups,
         dtype="float32",
         out_dtype=spec.dtype,
+        tokenizer_source=spec.tokenizer_source,
         mask_seed=spec.search.seed,
     )

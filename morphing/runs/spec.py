@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark
 from morphing.devices import DEVICES
 from morphing.errors import MorphingError
-from morphing.merging.recipe import METHODS
+from morphing.search.ranges import METHODS, SEARCHABLE, refusal
 from morphing.search.samplers import SAMPLERS
 from morphing.zoo import BENCHMARKS as ZOO_BENCHMARKS
 from morphing.zoo import SPECIALISTS
@@ -69,6 +69,10 @@ class RunSpec(_Model):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Storage dtype of the merged model; arithmetic is float32 whatever it is."""
+    tokenizer_source: Literal["base", "union"] | None = None
+    """Whose vocabulary the merges have, where the models' vocabularies differ."""
+    placement: Literal["auto", "device", "host", "disk"] = "auto"
+    """Where base and sources are kept while the search runs: the first with room, if not said."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     allow_unrelated_base: bool = False
 
@@ -83,7 +87,7 @@ class RunSpec(_Model):
     @classmethod
     def _known_method(cls, value: str) -> str:
         if value not in METHODS:
-            raise ValueError(f"unknown method {value!r}: choose one of {', '.join(METHODS)}")
+            raise ValueError(f"unknown method {value!r}: choose one of {', '.join(SEARCHABLE)}")
         return value
 
     @field_validator("device")
@@ -106,6 +110,8 @@ class RunSpec(_Model):
         repeated = {name for name in self.sources if self.sources.count(name) > 1}
         if repeated:
             raise ValueError(f"the source {min(repeated)!r} is listed twice")
+        if problem := refusal(self.method, len(self.sources)):
+            raise ValueError(problem)
         return self
 
     @property

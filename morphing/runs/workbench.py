@@ -19,6 +19,7 @@ from morphing.runs.trial import Result, write_atomically
 if TYPE_CHECKING:
     from morphing.benchmarks.evaluate import Score
     from morphing.benchmarks.load import Sample
+    from morphing.merging.lora import AdapterReport
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -64,9 +65,10 @@ class Workbench:
         inspections = [inspect(str(source.folder), token) for source in sources]
         self.layers = inspections[0].layers
         dtype = getattr(torch, spec.dtype)
-        check_memory(required_memory(inspections[0], inspections[1:], dtype), self.device)
+        needed = required_memory(inspections[0], inspections[1:], dtype, spec.placement)
+        check_memory(needed, self.device)
         progress("loading", 0, 0)
-        self.morpher = Morpher(sources[0], sources[1:], self.device, dtype)
+        self.morpher = Morpher(sources[0], sources[1:], self.device, dtype, spec.placement)
         self._token = token
         # One load a benchmark and split: datasets read and split them anew each time.
         self._samples = cache(self._load_samples)
@@ -136,7 +138,18 @@ class Workbench:
         from morphing.merging.export import export
 
         recipe = self.run.trial(number).recipe
-        export(self.morpher, recipe, folder, partial(progress, "writing"))
+        written = partial(_megabytes, partial(progress, "writing (MB)"))
+        export(self.morpher.engine, recipe, folder, written)
+
+    def export_adapter(
+        self, number: int, folder: Path, rank: int, progress: Progress = quiet
+    ) -> AdapterReport:
+        """Write a trial's model to ``folder`` as a LoRA adapter of the base."""
+        from morphing.merging.adapter_export import export_adapter
+
+        recipe = self.run.trial(number).recipe
+        merged = partial(_megabytes, partial(progress, "merging (MB)"))
+        return export_adapter(self.morpher.engine, recipe, folder, rank, merged)
 
 
 def _megabytes(progress: Callable[[int, int], None], done: int, total: int) -> None:

@@ -8,42 +8,28 @@ from typing import Any
 from optuna.distributions import FloatDistribution
 
 from morphing.errors import MorphingError
-from morphing.merging.recipe import METHODS, Recipe
-
-_PARAMETERS = {
-    "linear": ("weight",),
-    "slerp": ("t",),
-    "task_arithmetic": ("weight",),
-    "ties": ("weight", "density"),
-    "dare_linear": ("weight", "density"),
-    "dare_ties": ("weight", "density"),
-}
+from morphing.merging.recipe import Recipe
+from morphing.search.ranges import METHODS, Number, refusal
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All recipes of one method over given sources, as named numbers in [0, 1].
+    """All recipes of one method over given sources, as named numbers.
 
-    Every source has the numbers its method takes: ``weight`` (linear, task_arithmetic), ``weight``
-    and ``density`` (ties, dare_linear, dare_ties), or ``t`` (slerp, whose one source is at t = 1
-    and the base at t = 0). MM-MO's space (arXiv 2407.00487) is dare_ties with one layer group. A
-    density of 0 drops that source's task vector.
+    `ranges.METHODS` says which numbers a method has. Most exist once a source, such as ``weight``
+    and ``density``, and are called ``<source>.<parameter>``; numbers that all sources share, such
+    as ``select_topk`` of sce, are called ``<parameter>``. (slerp's one source is at t = 1 and the
+    base at t = 0, so its t is the source's.) MM-MO's space (arXiv 2407.00487) is dare_ties with one
+    layer group. A density of 0 drops that source's task vector.
 
     With several layer groups every number exists once per group, over ``layers`` split into
     contiguous groups; the embeddings go with the first group, the final norm and the head with
     the last, so that a group's tensors are neighbours in depth.
 
-    Two choices where mergekit leaves one:
-
-    - Methods on task vectors say ``normalize: false``, as MM-MO does. Normalising (mergekit's
-      default for TIES) divides by the sum of weights, so weights would only mean proportions and
-      how far to go from the base could not be searched.
-    - ``linear`` averages the sources without the base, normalised, so its weights are proportions;
-      they begin at 0.01 since all of them at 0 would divide by zero.
-
     Raises:
-        MorphingError: an unknown method, no sources or one named twice, several sources for
-            slerp, or layer groups outside 1 to ``layers``.
+        MorphingError: a method that is unknown or has nothing to search, no sources, one named
+            twice or another number of them than the method takes, or layer groups outside 1 to
+            ``layers``.
     """
 
     method: str
@@ -53,23 +39,17 @@ class SearchSpace:
     layer_groups: int = 1
     dtype: str | None = None
     out_dtype: str | None = None
+    tokenizer_source: str | None = None
+    """``base`` or ``union``, where the models' vocabularies differ."""
     mask_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise MorphingError(
-                f"There is no merge method '{self.method}' to search: choose one of"
-                f" {', '.join(METHODS)}."
-            )
         if not self.sources:
             raise MorphingError("A search needs at least one source model: name one in `sources`.")
         if len(set(self.sources)) < len(self.sources):
             raise MorphingError("A source model is named twice in `sources`: name each one once.")
-        if self.method == "slerp" and len(self.sources) != 1:
-            raise MorphingError(
-                f"slerp merges exactly one source with the base, and `sources` names"
-                f" {len(self.sources)}: keep one or choose another method."
-            )
+        if problem := refusal(self.method, len(self.sources)):
+            raise MorphingError(problem)
         if not 1 <= self.layer_groups <= self.layers:
             raise MorphingError(
                 f"layer_groups is {self.layer_groups} and the models have {self.layers} layers:"
@@ -77,13 +57,11 @@ class SearchSpace:
             )
 
     def distributions(self) -> dict[str, FloatDistribution]:
-        """The named parameters: ``<source>.<parameter>``, and ``.<group>`` with several groups."""
-        low = 0.01 if self.method == "linear" else 0.0
+        """The named numbers, with ``.<group>`` at the end of the name with several groups."""
         return {
-            name: FloatDistribution(low, 1.0)
-            for source in short_names(self.sources)
-            for parameter in _PARAMETERS[self.method]
-            for name in self._group_names(source, parameter)
+            name: FloatDistribution(number.low, number.high, log=number.log)
+            for source, number in self._numbers()
+            for name in self._group_names(source, number)
         }
 
     def recipe(self, params: Mapping[str, float]) -> Recipe:
@@ -104,33 +82,39 @@ class SearchSpace:
                     f" {distribution.high:g}."
                 )
 
-        models = [
-            {
-                "model": source,
-                "parameters": {
-                    parameter: self._setting(
-                        [params[n] for n in self._group_names(name, parameter)]
-                    )
-                    for parameter in _PARAMETERS[self.method]
-                },
-            }
-            for source, name in zip(self.sources, short_names(self.sources), strict=True)
-        ]
+        method = METHODS[self.method]
+        shared: dict[str, Any] = dict(method.settings)
+        own: dict[str, dict[str, Any]] = {source: {} for source in self.sources}
+        for source, number in self._numbers():
+            values = [params[name] for name in self._group_names(source, number)]
+            target = shared if number.shared else own[source]
+            target[number.parameter] = self._setting(values)
         config: dict[str, Any] = {"merge_method": self.method}
-        if self.method == "slerp":
-            # mergekit reads t for the whole merge, not from one of the two models.
-            config |= {"base_model": self.base, "parameters": models[0].pop("parameters")}
-        elif self.method == "linear":
-            config |= {"parameters": {"normalize": True}}
-        else:
-            config |= {"base_model": self.base, "parameters": {"normalize": False}}
-        config["models"] = models
+        config |= {"base_model": self.base} if method.based else {}
+        config |= {"parameters": shared} if shared else {}
+        config["models"] = [
+            {"model": source, "parameters": parameters} if parameters else {"model": source}
+            for source, parameters in own.items()
+        ]
+        if self.tokenizer_source:
+            # By its name the base is found by methods too that do not merge it.
+            own_name = self.base if self.tokenizer_source == "base" else self.tokenizer_source
+            config["tokenizer_source"] = own_name
         config |= {"dtype": self.dtype} if self.dtype else {}
         config |= {"out_dtype": self.out_dtype} if self.out_dtype else {}
         return Recipe(config, self.mask_seed)
 
-    def _group_names(self, source: str, parameter: str) -> list[str]:
-        name = f"{source}.{parameter}"
+    def _numbers(self) -> list[tuple[str, Number]]:
+        """Every number with its source, those that are nobody's own last, with no name."""
+        numbers = METHODS[self.method].numbers
+        own = [(source, n) for source in self.sources for n in numbers if n.of_source]
+        return own + [("", n) for n in numbers if not n.of_source]
+
+    def _group_names(self, source: str, number: Number) -> list[str]:
+        name = number.parameter
+        if number.of_source:
+            short = short_names(self.sources)[self.sources.index(source)]
+            name = f"{short}.{name}"
         if self.layer_groups == 1:
             return [name]
         return [f"{name}.{group}" for group in range(self.layer_groups)]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from morphing.benchmarks.benchmark import catalogue
 from morphing.errors import MorphingError
 from morphing.runs.spec import RunSpec, parse_spec, zoo_spec
+from morphing.search.ranges import refusal
 from morphing.sources.source import Inspection, inspect
 from morphing.ui.session import check_model
 from morphing.zoo import MODELS
@@ -23,7 +24,25 @@ METHODS = {
     "task_arithmetic": ("Task arithmetic", "Adds the sources' changes to the base, weighted."),
     "linear": ("Linear", "A weighted average of the sources' weights."),
     "slerp": ("SLERP", "Goes from the base to one source along the sphere. One source only."),
+    "della": ("DELLA", "Like DARE-TIES, but drops small changes more often than large ones."),
+    "della_linear": ("DELLA linear", "Like DELLA, and adds up what is left, conflicts and all."),
+    "breadcrumbs": ("Breadcrumbs", "Drops each source's smallest changes and its outliers."),
+    "breadcrumbs_ties": ("Breadcrumbs TIES", "Like Breadcrumbs, and settles sign conflicts."),
+    "sce": ("SCE", "Keeps the entries in which the sources differ most. Two sources or more."),
+    "ram": ("RAM", "Averages what sources changed together, keeps what one alone did."),
+    "ramplus_tl": ("RAM+", "Like RAM, but strengthens what one source alone changed. Two or more."),
+    "multislerp": ("Multi-SLERP", "A mean of the sources' directions from the base. Two or more."),
+    "nuslerp": ("NuSLERP", "Goes from one source to another along the sphere. Two sources."),
+    "nearswap": ("NearSwap", "Takes a source's weights where they are near. One source only."),
+    "passthrough": ("Passthrough", "Scales a source's weights as they are. One source only."),
 }
+METHOD_GROUPS = {
+    "Drop what changed little": ("della", "della_linear", "breadcrumbs", "breadcrumbs_ties"),
+    "Compare what the sources changed": ("sce", "ram", "ramplus_tl"),
+    "Turn towards the sources": ("multislerp", "nuslerp"),
+    "Work on a single source": ("nearswap", "passthrough"),
+}
+"""The methods that are shown on demand; the others are the usual ones."""
 SAMPLERS = {
     "mmmo": ("MM-MO", "Bayesian optimisation made for merging; best with a small budget."),
     "nsga2": ("NSGA-II", "Evolution over a population; pays off from some hundred evaluations."),
@@ -94,9 +113,7 @@ class Choice:
             return "Add at least one source model."
         if "objective" not in self.roles.values():
             return "Choose at least one benchmark as an objective."
-        if self.method == "slerp" and len(self.sources) != 1:
-            return "SLERP merges the base with exactly one source: remove the others."
-        return None
+        return refusal(self.method, len(self.sources))
 
     def spec(self, name: str, samples: int, holdout: int, **options: Any) -> RunSpec:
         """The run spec. ``options`` are further fields of the spec.

@@ -1,6 +1,6 @@
 """The cards under Compose."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from morphing.benchmarks.benchmark import Benchmark, catalogue
@@ -8,7 +8,16 @@ from morphing.devices import DEVICES, resolve_device
 from morphing.errors import MorphingError
 from morphing.sources.source import Inspection, ModelHit
 from morphing.ui.cards import chip, duration, grid, link, option, readable, short_name
-from morphing.ui.choice import METHODS, SAMPLERS, ZOO_MODELS, Choice, Role, addable, inspected
+from morphing.ui.choice import (
+    METHOD_GROUPS,
+    METHODS,
+    SAMPLERS,
+    ZOO_MODELS,
+    Choice,
+    Role,
+    addable,
+    inspected,
+)
 from morphing.ui.session import seconds_per_trial
 
 
@@ -120,10 +129,19 @@ def _segments(name: str, segments: Sequence[tuple[str, str, bool]]) -> str:
 
 
 def methods(choice: Choice) -> str:
-    """The merge methods, one chosen."""
-    return grid(
-        (option("method", key, *words, key == choice.method) for key, words in METHODS.items()),
-        "three",
+    """The merge methods, one chosen: the usual ones, and the rest to unfold."""
+
+    def cards(keys: Iterable[str]) -> str:
+        return grid(
+            (option("method", key, *METHODS[key], key == choice.method) for key in keys), "three"
+        )
+
+    others = [key for keys in METHOD_GROUPS.values() for key in keys]
+    groups = "".join(f"<h3>{title}</h3>{cards(keys)}" for title, keys in METHOD_GROUPS.items())
+    return (
+        cards(key for key in METHODS if key not in others)
+        + f'<details class="m-more" {"open" if choice.method in others else ""}>'
+        f"<summary>{len(others)} more methods</summary>{groups}</details>"
     )
 
 

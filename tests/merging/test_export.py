@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,24 @@ import yaml
 from safetensors.torch import load_file
 
 from morphing.errors import MorphingError
-from morphing.merging import export as export_module
+from morphing.merging import checkpoint_writer
 from morphing.merging.export import export
+from morphing.merging.merge import merge_recipe, read_recipe
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
 from morphing.sources.source import Source, download
 from tests.merging.tiny import METHODS, recipe
 
+CPU = torch.device("cpu")
 PROMPT = torch.arange(12).view(1, -1)
+GENERIC = {
+    "della": {"models": [{"weight": 0.6, "density": 0.5}, {"weight": 0.4, "density": 0.7}]},
+    "sce": {"parameters": {"select_topk": 0.5}},
+    "model_stock": {},
+    "karcher": {},
+    "nuslerp": {"models": [{"weight": 0.3}, {"weight": 0.7}]},
+}
+"""Some of the methods without kernels of our own, with parameters of each model and of all."""
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
@@ -27,7 +38,16 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
         return model(PROMPT).logits
 
 
-@pytest.mark.parametrize("method", METHODS)
+def generic(method: str, family: list[Source], **extra: object) -> Recipe:
+    asked = GENERIC[method]
+    own = asked.get("models", [{}, {}])
+    models = [{"model": s.name, "parameters": p} for s, p in zip(family[1:], own, strict=False)]
+    config = {"merge_method": method, "models": models, "base_model": family[0].name}
+    config |= {"parameters": asked.get("parameters", {}), "dtype": "float32"}
+    return Recipe({**config, **extra}, 5)
+
+
+@pytest.mark.parametrize("method", [*METHODS, *GENERIC])
 @pytest.mark.parametrize("kind", ["float32 tied", "bfloat16 untied"])
 def test_what_was_evaluated_is_what_is_exported(
     method: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -37,9 +57,11 @@ def test_what_was_evaluated_is_what_is_exported(
     half = kind.startswith("bfloat16")
     morpher: Morpher = request.getfixturevalue("half_morpher" if half else "morpher")
     family = [morpher.base, *morpher.sources]
-    wanted = recipe(method, family, seed=5, out_dtype="bfloat16" if half else "float32")
+    dtype = "bfloat16" if half else "float32"
+    made = generic if method in GENERIC else partial(recipe, seed=5)
+    wanted = made(method, family, out_dtype=dtype)
     morpher.morph(wanted)
-    export(morpher, wanted, tmp_path / "out")
+    export(morpher.engine, wanted, tmp_path / "out")
 
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert loaded.dtype == morpher.model.dtype
@@ -55,15 +77,25 @@ def test_what_was_evaluated_is_what_is_exported(
     assert json.loads((tmp_path / "out" / "morphing.json").read_text())["mask_seed"] == 5
 
 
-def test_an_exported_recipe_read_back_exports_the_same_weights(
-    morpher: Morpher, family: list[Source], tmp_path: Path
+@pytest.mark.parametrize("method", ["dare_ties", "slerp", "della", "sce"])
+@pytest.mark.parametrize("again", ["by the run", "by morphing merge"])
+def test_an_exported_recipe_read_back_exports_the_same_bytes(
+    method: str, again: str, half_morpher: Morpher, half_family: list[Source], tmp_path: Path
 ) -> None:
-    export(morpher, recipe("dare_ties", family, seed=5), tmp_path / "first")
-    text = (tmp_path / "first" / "mergekit_config.yml").read_text()
-    seed = json.loads((tmp_path / "first" / "morphing.json").read_text())["mask_seed"]
-    export(morpher, Recipe.from_yaml(text, seed), tmp_path / "second")
-    first, second = (tmp_path / name / "model.safetensors" for name in ("first", "second"))
-    assert first.read_bytes() == second.read_bytes()
+    made = generic if method in GENERIC else partial(recipe, seed=5)
+    wanted = made(method, half_family, out_dtype="bfloat16")
+    export(half_morpher.engine, wanted, tmp_path / "first")
+    read = read_recipe(tmp_path / "first" / "mergekit_config.yml")
+    assert read.mask_seed == 5
+    if again == "by the run":
+        export(half_morpher.engine, read, tmp_path / "second")
+    else:
+        merge_recipe(read, tmp_path / "second", CPU, lambda *_: None)
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_large_models_are_sharded(
@@ -71,17 +103,67 @@ def test_large_models_are_sharded(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    monkeypatch.setattr(export_module, "SHARD_BYTES", 20_000)
+    sharded(monkeypatch)
     wanted = recipe("ties", family)
     morpher.morph(wanted)
     steps: list[tuple[int, int]] = []
-    export(morpher, wanted, tmp_path / "out", lambda done, total: steps.append((done, total)))
+    export(
+        morpher.engine, wanted, tmp_path / "out", lambda done, total: steps.append((done, total))
+    )
     shards = sorted((tmp_path / "out").glob("*.safetensors"))
     assert len(shards) > 2
     assert all(shard.stat().st_size < 25_000 for shard in shards)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(logits(loaded), logits(morpher.model))
-    assert steps[-1][0] == steps[-1][1] == len(steps)
+    done, totals = zip(*steps, strict=True)
+    size = sum(tensor.nbytes for shard in shards for tensor in load_file(shard).values())
+    assert set(totals) == {size}
+    assert done[0] == 0 and done[-1] == size and list(done) == sorted(set(done))
+
+
+def sharded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is a default argument of the writer."""
+    writer = partial(checkpoint_writer.write_checkpoint, shard_bytes=20_000)
+    monkeypatch.setattr("morphing.merging.export.write_checkpoint", writer)
+
+
+def test_an_export_that_failed_goes_on_and_gives_the_same_bytes(
+    morpher: Morpher, family: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharded(monkeypatch)
+    wanted, out = recipe("dare_ties", family), tmp_path / "out"
+    export(morpher.engine, wanted, tmp_path / "whole")
+
+    def stop(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(morpher.engine, wanted, out, stop)
+    assert not out.exists()
+    assert any(checkpoint_writer.partial_folder(out).rglob("*.safetensors"))
+    steps: list[int] = []
+    export(morpher.engine, wanted, out, lambda done, total: steps.append(done))
+    assert steps[0] > 0
+    assert contents(out) == contents(tmp_path / "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "whole"}
+
+
+def test_what_is_kept_of_another_recipe_is_not_used(
+    morpher: Morpher, family: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharded(monkeypatch)
+
+    def stop(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(morpher.engine, recipe("dare_ties", family, seed=1), tmp_path / "out", stop)
+    wanted = recipe("dare_ties", family, seed=2)
+    export(morpher.engine, wanted, tmp_path / "out")
+    export(morpher.engine, wanted, tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_a_folder_with_something_in_it_is_refused(
@@ -89,12 +171,12 @@ def test_a_folder_with_something_in_it_is_refused(
 ) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(MorphingError, match="already holds something"):
-        export(morpher, recipe("ties", family), tmp_path)
+        export(morpher.engine, recipe("ties", family), tmp_path)
     with pytest.raises(MorphingError, match="already holds something"):
-        export(morpher, recipe("ties", family), tmp_path / "mine.txt")
+        export(morpher.engine, recipe("ties", family), tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
-    export(morpher, recipe("ties", family), tmp_path / "empty")
+    export(morpher.engine, recipe("ties", family), tmp_path / "empty")
 
 
 def test_too_little_space_is_said_before_anything_is_written(
@@ -103,7 +185,7 @@ def test_too_little_space_is_said_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)._replace(free=5 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(MorphingError, match=r"needs about \d+ MiB and 5 MiB are free"):
-        export(morpher, recipe("ties", family), tmp_path / "out")
+        export(morpher.engine, recipe("ties", family), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -122,7 +204,7 @@ morpher = Morpher(base, [], torch.device("cpu"), torch.float32)
 models = [{"model": base.name, "parameters": {"weight": 1.0}}]
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
-    export(morpher, Recipe({"merge_method": "linear", "models": models}), Path(sys.argv[2]))
+    export(morpher.engine, Recipe({"merge_method": "linear", "models": models}), Path(sys.argv[2]))
 except MorphingError as error:
     print(error)
 """
@@ -150,7 +232,7 @@ def test_an_unwritable_folder_is_one_sentence(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(MorphingError, match=r"cannot be written to .*/file/out"):
-        export(morpher, recipe("ties", family), tmp_path / "file" / "out")
+        export(morpher.engine, recipe("ties", family), tmp_path / "file" / "out")
 
 
 def test_the_configuration_names_the_dtype_written_and_no_path(
@@ -161,8 +243,8 @@ def test_the_configuration_names_the_dtype_written_and_no_path(
     config |= {"_name_or_path": "/home/someone/base", "torch_dtype": "float16"}
     (folder / "config.json").write_text(json.dumps(config))
     base = download(str(folder))
-    morpher = Morpher(base, family[1:], torch.device("cpu"), torch.float32)
-    export(morpher, recipe("ties", [base, *family[1:]]), tmp_path / "out")
+    morpher = Morpher(base, family[1:], CPU, torch.float32)
+    export(morpher.engine, recipe("ties", [base, *family[1:]]), tmp_path / "out")
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert "_name_or_path" not in written
     assert written["dtype"] == written["torch_dtype"] == "float32"
@@ -173,7 +255,11 @@ def test_folders_whose_names_mergekits_strings_cannot_hold_become_mappings(
 ) -> None:
     folder = Path(shutil.copytree(family[0].folder, tmp_path / "a+b@c"))
     base = download(str(folder))
-    morpher = Morpher(base, family[1:], torch.device("cpu"), torch.float32)
-    text = export_module.mergekit_recipe(morpher, recipe("ties", [base, *family[1:]])).to_yaml()
+    morpher = Morpher(base, family[1:], CPU, torch.float32)
+    export(morpher.engine, recipe("ties", [base, *family[1:]]), tmp_path / "out")
+    text = (tmp_path / "out" / "mergekit_config.yml").read_text()
     assert yaml.safe_load(text)["base_model"] == {"model": {"path": str(folder)}}
-    assert Recipe.from_yaml(text).check().base_model.model.path == str(folder)
+    read = Recipe.from_yaml(text)
+    assert read.check().base_model.model.path == str(folder)
+    merge_recipe(read, tmp_path / "again", CPU, lambda *_: None)
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")

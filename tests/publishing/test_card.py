@@ -57,6 +57,23 @@ def test_no_holdout_score_is_said_and_not_made_up(facts: CardFacts) -> None:
     assert eval_results(bare) == {}
 
 
+def test_an_adapter_does_not_claim_the_scores_of_the_merge(
+    facts: CardFacts, hub: RunningHub, tmp_path: Path
+) -> None:
+    adapter = dataclasses.replace(facts, adapter_error=0.123)
+    card = ModelCard(model_card(adapter, ADDRESS))
+    card.validate()
+    assert card.data.base_model == ["acme/base"]
+    assert card.data.base_model_relation == "adapter"
+    assert card.data.library_name == "peft"
+    assert card.data.eval_results is None
+    assert "misses 12 % of the merge's change" in card.text
+    assert "## Scores of the whole merge" in card.text
+    assert "AutoPeftModelForCausalLM" in card.text and "mergekit_config.yml" not in card.text
+    write_card(tmp_path, adapter)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
 def test_paths_of_this_machine_stay_here(facts: CardFacts) -> None:
     text = model_card(facts, ADDRESS)
     assert "/home/me" not in text

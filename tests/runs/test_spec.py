@@ -39,6 +39,8 @@ def test_the_zoo_never_searches_on_its_cross_domain_benchmark() -> None:
         ({"benchmarks": [{"benchmark": "zoo-kanji-numbers", "samples": 0}]}, ["samples"]),
         ({"benchmarks": [{"benchmark": "zoo-kanji-numbers", "objective": False}]}, ["objective"]),
         ({"method": "tie"}, ["'tie'", "ties"]),
+        ({"method": "slerp"}, ["exactly one source", "names 2"]),
+        ({"method": "model_stock"}, ["no numbers to search", "morphing merge"]),
         ({"search": {"sampler": "mmm"}}, ["'mmm'", "mmmo"]),
         ({"search": {"evaluations": 0}}, ["search.evaluations"]),
         ({"device": "gpu"}, ["'gpu'", "cuda"]),

@@ -17,6 +17,7 @@ from morphing.errors import MorphingError
 from morphing.search.pareto import hypervolume
 from morphing.search.samplers import SAMPLERS, make_sampler
 from morphing.search.samplers.cmaes import CMAESSampler
+from morphing.search.samplers.history import from_unit, to_unit
 from morphing.search.samplers.mmmo import MMMOSampler, cross_with_elite
 
 SPACE = {f"x{i}": FloatDistribution(0.0, 2.0) for i in range(4)}
@@ -108,6 +109,29 @@ def test_optimize_with_suggest_and_enqueued_trials(name: str) -> None:
     study.optimize(parabola, n_trials=16)
     assert study.trials[0].params == {"t": 0.25}
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+
+
+def test_logarithmic_ranges_are_scaled_by_the_logarithm() -> None:
+    space = {"t": FloatDistribution(1e-5, 1e-1, log=True), "x": FloatDistribution(0.0, 2.0)}
+    assert from_unit(np.array([0.5, 0.5]), space) == pytest.approx({"t": 1e-3, "x": 1.0})
+    assert from_unit(np.array([0.0, 0.0]), space) == {"t": 1e-5, "x": 0.0}
+    assert from_unit(np.array([1.0, 1.0]), space) == {"t": 1e-1, "x": 2.0}
+    point = np.array([0.3, 0.7])
+    trial = optuna.create_trial(
+        params=from_unit(point, space), distributions=space, values=[0.0, 0.0]
+    )
+    assert to_unit([trial], space)[0] == pytest.approx(point)
+
+
+def test_cmaes_closes_in_on_an_order_of_magnitude() -> None:
+    study = new_study(CMAESSampler(0, ("a",)), objectives=1)
+
+    def parabola(trial: optuna.Trial) -> float:
+        t = trial.suggest_float("t", 1e-5, 1e-1, log=True)
+        return -((np.log10(t) + 4) ** 2)
+
+    study.optimize(parabola, n_trials=60)
+    assert all(abs(np.log10(trial.params["t"]) + 4) < 0.5 for trial in study.trials[-8:])
 
 
 def test_unknown_sampler() -> None:

@@ -26,7 +26,7 @@ SPARSITY = "sparsity"
 class HistorySampler(optuna.samplers.BaseSampler):
     """Base of our samplers: single parameters are uniform, drawn from (seed, slot, name).
 
-    Subclasses propose in ``sample_relative`` over the linear float parameters all complete trials
+    Subclasses propose in ``sample_relative`` over the float parameters all complete trials
     have in common; they return nothing to leave a trial to the uniform draw.
 
     Args:
@@ -45,7 +45,7 @@ class HistorySampler(optuna.samplers.BaseSampler):
             name: distribution
             for name, distribution in common.items()
             if isinstance(distribution, FloatDistribution)
-            and not (distribution.log or distribution.step or distribution.single())
+            and not (distribution.step or distribution.single())
         }
 
     def sample_relative(
@@ -99,19 +99,34 @@ def usable(trials: Sequence[FrozenTrial], space: dict[str, BaseDistribution]) ->
 
 
 def to_unit(trials: Sequence[FrozenTrial], space: dict[str, BaseDistribution]) -> np.ndarray:
-    """Parameters scaled to [0, 1]: (trials, parameters), columns in the space's order."""
-    low, high = _bounds(space)
+    """Parameters scaled to [0, 1]: (trials, parameters), columns in the space's order.
+
+    A logarithmic parameter is scaled by its logarithm.
+    """
+    low, high, log = _bounds(space)
     points = np.array([[trial.params[name] for name in space] for trial in trials])
-    return (points.reshape(len(trials), len(space)) - low) / (high - low)
+    points = points.reshape(len(trials), len(space))
+    points[:, log] = np.log(points[:, log])
+    return (points - low) / (high - low)
 
 
 def from_unit(point: np.ndarray, space: dict[str, BaseDistribution]) -> dict[str, float]:
     """One point of [0, 1]^d, shape (d,), as named parameters inside their bounds."""
-    low, high = _bounds(space)
+    low, high, log = _bounds(space)
     values = np.clip(low + point * (high - low), low, high)
-    return {name: float(value) for name, value in zip(space, values, strict=True)}
+    values[log] = np.exp(values[log])
+    floats = [(n, d) for n, d in space.items() if isinstance(d, FloatDistribution)]
+    # exp(log(bound)) may be a rounding error outside.
+    return {
+        name: min(max(float(value), d.low), d.high)
+        for (name, d), value in zip(floats, values, strict=True)
+    }
 
 
-def _bounds(space: dict[str, BaseDistribution]) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(space: dict[str, BaseDistribution]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Low, high, and which are logarithmic; bounds of these are the logarithms'."""
     floats = [d for d in space.values() if isinstance(d, FloatDistribution)]
-    return np.array([d.low for d in floats]), np.array([d.high for d in floats])
+    log = np.array([d.log for d in floats], dtype=bool)
+    bounds = np.array([[d.low, d.high] for d in floats]).reshape(len(floats), 2)
+    bounds[log] = np.log(bounds[log])
+    return bounds[:, 0], bounds[:, 1], log

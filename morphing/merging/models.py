@@ -1,0 +1,128 @@
+"""The models that recipes may name, opened: headers and adapters' factors, no weights."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from morphing.devices import available_memory
+from morphing.merging.plan import ModelInfo
+from morphing.merging.stores import Adapted, Disk, Resident, Store
+from morphing.sources import local, metadata
+from morphing.sources.adapter import Adapter, load_adapter
+from morphing.sources.source import Source
+from morphing.sources.weights import Weights, header_entry
+
+Placement = Literal["auto", "device", "host", "disk"]
+GENERATION_CONFIG = "generation_config.json"
+PLACEMENTS: tuple[Placement, ...] = ("auto", "device", "host", "disk")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint, or an adapter on the checkpoint it adapts."""
+
+    source: Source
+    weights: Weights
+    """The checkpoint's."""
+    adapter: Adapter | None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The checkpoint's ``config.json``."""
+        return local.read_json(self.weights.source.folder / metadata.CONFIG)
+
+    @cached_property
+    def generation_config(self) -> dict[str, Any] | None:
+        """The checkpoint's ``generation_config.json``, if it has one."""
+        path = self.weights.source.folder / GENERATION_CONFIG
+        return local.read_json(path) if path.is_file() else None
+
+    @cached_property
+    def info(self) -> ModelInfo:
+        """Shapes and dtypes, an adapter's own where it replaces a tensor."""
+        replaced = {} if self.adapter is None else self.adapter.replaced
+        own = {name: header_entry(tensor) for name, tensor in replaced.items()}
+        return ModelInfo(self.config, {**self.weights.info, **own})
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer is: an adapter's own only if it changed the vocabulary."""
+        replaced = {} if self.adapter is None else self.adapter.replaced
+        for name, tensor in replaced.items():
+            original = self.weights.info.get(name)
+            if original is not None and tuple(tensor.shape) != original.shape:
+                return self.source.folder
+        return self.weights.source.folder
+
+
+def open_models(
+    named: Mapping[str, tuple[Source, Source | None]],
+) -> dict[str, Opened]:
+    """Open checkpoints, and adapters on theirs; each checkpoint once.
+
+    Args:
+        named: by the name recipes write, a checkpoint and, if it is adapted, the adapter.
+
+    Raises:
+        MorphingError: a file is missing or broken, or an adapter does not fit its checkpoint.
+    """
+    weights: dict[Path, Weights] = {}
+    opened = {}
+    for name, (checkpoint, adapter) in named.items():
+        if checkpoint.folder not in weights:
+            weights[checkpoint.folder] = Weights(checkpoint)
+        own = weights[checkpoint.folder]
+        factors = None if adapter is None else load_adapter(adapter, own)
+        opened[name] = Opened(adapter or checkpoint, own, factors)
+    return opened
+
+
+def place_models(
+    models: Mapping[str, Opened],
+    device: torch.device,
+    placement: Placement = "auto",
+    order: Iterable[str] = (),
+    spare: int = 0,
+) -> dict[str, Store]:
+    """Put the models' tensors where they fit.
+
+    Args:
+        models: from `open_models`.
+        device: where merging goes on.
+        placement: ``device``; ``host`` memory (pinned for a GPU), brought over as needed; ``disk``,
+            mapped from the checkpoint's own files; ``auto``, the first of these with the room.
+        order: tensor names in the order they will be merged in.
+        spare: bytes on the device to leave for other things.
+
+    Raises:
+        MorphingError: a tensor holds NaN or infinity, or is of a dtype that cannot be merged.
+    """
+    checkpoints = {model.weights.source.folder: model.weights for model in models.values()}
+    if placement == "auto":
+        placement = _fitting(list(checkpoints.values()), device, spare)
+    order = tuple(order)
+    kept: dict[Path, Store] = {}
+    for folder, weights in checkpoints.items():
+        if placement == "disk":
+            kept[folder] = Disk(weights, device)
+        else:
+            kept[folder] = Resident(weights, device, order, host=placement == "host")
+    stores: dict[str, Store] = {}
+    for name, model in models.items():
+        store = kept[model.weights.source.folder]
+        adapter = model.adapter
+        stores[name] = store if adapter is None else Adapted(store, adapter.to(device))
+    return stores
+
+
+def _fitting(weights: list[Weights], device: torch.device, spare: int) -> Placement:
+    needed = sum(w.bytes for w in weights)
+    if needed + spare <= available_memory(device):
+        return "device"
+    host = torch.device("cpu")
+    on_host = spare if device.type == "cpu" else 0
+    return "host" if needed + on_host <= available_memory(host) else "disk"

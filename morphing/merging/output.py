@@ -1,0 +1,127 @@
+"""What a recipe's model is beside its weights: configuration, tokenizer, generation settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from morphing.errors import MorphingError
+from morphing.merging.plan import ModelInfo, Plan
+from morphing.merging.vocabulary import Vocabulary
+from morphing.sources.metadata import layer_index
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+# What says by a layer's number how it is built, and the values that say it of every layer alike.
+_BY_NUMBER: Mapping[str, tuple[Any, ...]] = {
+    "decoder_sparse_step": (1,),
+    "mlp_only_layers": ([],),
+    "first_k_dense_replace": (0,),
+    "full_attention_interval": (1,),
+    "sliding_window_pattern": (1,),
+    "attn_layer_period": (1,),
+    "expert_layer_period": (1,),
+    "no_rope_layer_interval": (),
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """The plan of a recipe's model and, where its vocabulary is its own, the vocabulary."""
+
+    plan: Plan
+    models: Mapping[str, ModelInfo]
+    vocabulary: Vocabulary | None
+
+    def config(self, dtype: str) -> dict[str, Any]:
+        """``config.json``: the donor's, with what the recipe changes.
+
+        Raises:
+            MorphingError: the recipe rearranges layers, and the configuration builds each layer by
+                its number.
+        """
+        config = dict(self.models[self.plan.donor].config)
+        config.pop("_name_or_path", None)  # a path on the machine that saved the donor
+        nested = config.get("text_config")
+        if isinstance(nested, Mapping):
+            config["text_config"] = {**nested, **self._layer_updates(nested)}
+        else:
+            config |= self._layer_updates(config)
+        if not self.plan.tied:
+            config["tie_word_embeddings"] = False
+        if self.vocabulary is not None:
+            config |= self.vocabulary.config_updates(config)
+        # from_pretrained loads in the dtype named here; older releases read torch_dtype.
+        return config | {"dtype": dtype, "torch_dtype": dtype}
+
+    def generation_config(self, donor: Mapping[str, Any]) -> dict[str, Any]:
+        """``generation_config.json``, from the donor's."""
+        updates = {} if self.vocabulary is None else self.vocabulary.token_id_updates(donor)
+        return {**donor, **updates}
+
+    def _layer_updates(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What changes with the number and order of layers."""
+        key = next((key for key in _LAYER_KEYS if key in config), None)
+        path = self._path()
+        in_order = [layer for _, layer in path] == list(range(len(path)))
+        if in_order and (key is None or len(path) == config[key]):
+            return {}
+        by_number = [
+            name
+            for name, harmless in _BY_NUMBER.items()
+            if config.get(name) is not None and config[name] not in harmless
+        ]
+        if key is None or (by_number and not in_order):
+            reason = by_number[0] if by_number else "no number of layers"
+            raise MorphingError(
+                f"The layers of {self.plan.donor} cannot be rearranged, because of what its"
+                f" config.json says of them ({reason}): merge its models layer by layer instead."
+            )
+        return self._with_lists(config, key, path)
+
+    def _with_lists(
+        self, config: Mapping[str, Any], key: str, path: list[tuple[str, int]]
+    ) -> dict[str, Any]:
+        """The number of layers, and lists with an entry for each in the path's order."""
+        before = config[key]
+        updates: dict[str, Any] = {key: len(path)}
+        for name, value in config.items():
+            if isinstance(value, list) and len(value) == before and before:
+                updates[name] = [self._entry(name, model, layer) for model, layer in path]
+        return updates
+
+    def _entry(self, name: str, model: str, layer: int) -> Any:
+        config = self.models[model].config
+        return config.get("text_config", config)[name][layer]
+
+    def _path(self) -> list[tuple[str, int]]:
+        """For every layer of the output a model and layer that it is made from."""
+        path: dict[int, tuple[str, int]] = {}
+        for tensor in self.plan.tensors:
+            layer = layer_index(tensor.name)
+            origin = tensor.inputs[tensor.base or 0]
+            source = layer_index(origin.tensor)
+            if layer is not None and source is not None:
+                path.setdefault(layer, (origin.model, source))
+        return [path[layer] for layer in sorted(path)]
+
+
+def build_model(config: Mapping[str, Any], dtype: Any) -> "PreTrainedModel":
+    """A causal language model of this configuration, its weights not set.
+
+    Raises:
+        MorphingError: transformers cannot build it.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    try:
+        built = AutoConfig.for_model(**config)
+        with no_init_weights():
+            model = AutoModelForCausalLM.from_config(built, dtype=dtype, trust_remote_code=False)
+        model.tie_weights()  # which building does only where it sets weights
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MorphingError(f"transformers cannot build the recipe's model: {reason}") from error
+    return model.eval().requires_grad_(False)
