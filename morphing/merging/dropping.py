@@ -50,9 +50,9 @@ def scale_column(peaks: Tensor) -> Tensor:
 
 
 def tensor_norms(segment: Segment, sums: Tensor, scales: Tensor) -> NDArray[np.float64]:
-    """Each tensor's L1 norm from its rows' sums in fixed point."""
+    """Each tensor's L1 norm from the sums of its rows' parts in fixed point."""
     units = scales.squeeze(1).cpu().numpy().astype(np.float64)
-    rows = sums.cpu().numpy() / np.where(units > 0, units, 1.0)
+    rows = sums.cpu().numpy().sum(1, dtype=np.float64) / np.where(units > 0, units, 1.0)
     return np.add.reduceat(rows, segment.starts)
 
 

@@ -18,8 +18,11 @@ from morphing.merging.hashing import finalise
 ROW = 4096
 """Elements a row; every tensor begins a row of its own."""
 
-FIXED_POINT = 1 << 18
-"""What a row's largest entry is scaled to before its entries are summed as integers."""
+PART = 256
+"""Elements whose magnitudes are summed by the kernels where a sum must be exact."""
+
+FIXED_POINT = 1 << 16
+"""What a row's largest entry is scaled to before it is rounded: `PART` such add up exactly."""
 
 
 def weighted_sum(
@@ -150,14 +153,17 @@ def count_between(
 
 
 def norms(base: Tensor, sources: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
-    """Each row's L1 norm of each task vector in units of 1 / scale: int32 (rows,).
+    """L1 norms of the parts of each row of each task vector, in units of 1 / scale.
 
-    Integers add up to the same sum in any order, so what is rescaled by these is the same on every
-    device.
+    Entries are rounded to whole units and float32 holds their sums exactly, so that they are the
+    same in any order and on every device.
+
+    Returns:
+        For each source float32 (rows, `ROW` / `PART`).
     """
     origin = base.float()
     return [
-        _fixed((source.float() - origin).abs(), scale).sum(1, dtype=torch.int32)
+        _part_sums((source.float() - origin).abs(), scale)
         for source, scale in zip(sources, scales, strict=True)
     ]
 
@@ -170,8 +176,7 @@ def norms_above(
     sums = []
     for i, source in enumerate(sources):
         magnitude = (source.float() - origin).abs()
-        kept = torch.where(magnitude > values[i], _fixed(magnitude, scales[i]), 0)
-        sums.append(kept.sum(1, dtype=torch.int32))
+        sums.append(_part_sums(torch.where(magnitude > values[i], magnitude, 0.0), scales[i]))
     return sums
 
 
@@ -190,8 +195,8 @@ def dropped_norms(
     sums = []
     for i, source in enumerate(sources):
         kept = shared * own_factors[i] + own_offsets[i] <= limits[i]
-        fixed = _fixed((source.float() - origin).abs(), scales[i])
-        sums.append(torch.where(kept, fixed, 0).sum(1, dtype=torch.int32))
+        magnitude = (source.float() - origin).abs()
+        sums.append(_part_sums(torch.where(kept, magnitude, 0.0), scales[i]))
     return sums
 
 
@@ -241,8 +246,10 @@ def _hash(like: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
     return finalise(columns * factor + offset)
 
 
-def _fixed(magnitude: Tensor, scale: Tensor) -> Tensor:
-    return (magnitude * scale + 0.5).to(torch.int32)
+def _part_sums(magnitude: Tensor, scale: Tensor) -> Tensor:
+    # Whole numbers as floats: converting to integers takes longer than all the rest.
+    units = torch.floor(magnitude * scale + 0.5)
+    return units.view(-1, ROW // PART, PART).sum(2)
 
 
 def _write(merged: Tensor, origin: Tensor, out: Tensor) -> list[Tensor]:
