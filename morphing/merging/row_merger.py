@@ -51,7 +51,9 @@ class RowMerger:
             return self._weighted(segment, job, out)
         merge = self._dropped if segment.method in _DROPPED else self._trimmed
         distances = merge(segment, job, out)
-        return distances if _is_origin(segment, job) else self.distances(segment, out, job)
+        if segment.base == _origin_place(segment, job):
+            return distances
+        return self.distances(segment, out, job)
 
     def distances(self, segment: Segment, rows: Tensor, job: Job) -> Tensor:
         """float32 (rows,): the L1 distance of merged rows to the origin; empty without one."""
@@ -82,7 +84,11 @@ class RowMerger:
         else:
             shares = weighting.sum_weights(segment)
         weights = [self._column(segment, share) for share in shares]
-        origin = inputs[0] if job.origin is None else self._origin_rows(segment, job.origin)
+        own = _origin_place(segment, job)
+        if job.origin is None or own is not None:
+            origin = inputs[own or 0]  # the same tensor, which the kernel then reads once
+        else:
+            origin = self._origin_rows(segment, job.origin)
         return self._runner.run(kernels.weighted_sum, inputs, weights, origin, out)[0]
 
     def _trimmed(self, segment: Segment, job: Job, out: Tensor) -> Tensor:
@@ -230,10 +236,10 @@ def _take(rows: Rows, index: Tensor) -> Rows:
     return rows[index] if isinstance(rows, Tensor) else [part[index] for part in rows]
 
 
-def _is_origin(segment: Segment, job: Job) -> bool:
-    """Whether the recipe's base is the origin, tensor by tensor."""
-    return all(
-        job.stores[(item := tensor.inputs[segment.base or 0]).model] is job.origin
-        and item.tensor == tensor.name
-        for tensor in segment.tensors
-    )
+def _origin_place(segment: Segment, job: Job) -> int | None:
+    """Which input is the origin, tensor by tensor."""
+    names = [tensor.name for tensor in segment.tensors]
+    for place, item in enumerate(segment.tensors[0].inputs):
+        if job.stores[item.model] is job.origin and segment.names(place) == names:
+            return place
+    return None

@@ -166,9 +166,10 @@ def _place_last(
     rows = np.searchsorted(total, wanted)
     magnitudes = _magnitudes(base, source, rows)
     equal = magnitudes == torch.as_tensor(cut.values[tensors]).to(base.device).unsqueeze(1)
-    remaining = torch.as_tensor(wanted - before[rows]).to(base.device).unsqueeze(1)
-    columns = (equal.cumsum(1) >= remaining).to(torch.uint8).argmax(1)
-    cut.last_rows[tensors], cut.last_columns[tensors] = rows, columns.cpu().numpy()
+    places = np.flatnonzero(equal.cpu().numpy())  # of all of them, row after row
+    found = counts[rows].astype(np.int64)
+    last = np.cumsum(found) - found + wanted - before[rows] - 1
+    cut.last_rows[tensors], cut.last_columns[tensors] = rows, places[last] % ROW
 
 
 def _search(

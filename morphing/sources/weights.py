@@ -11,6 +11,8 @@ from morphing.errors import MorphingError
 from morphing.sources import local, metadata
 from morphing.sources.source import STORED_DTYPES, Source, TensorInfo
 
+_PART = 1 << 20
+
 
 class Weights:
     """A checkpoint's own tensors by name; tied heads and rotary tables beside them are left out.
@@ -123,7 +125,12 @@ def check_finite(name: str, tensor: torch.Tensor, file: Path) -> None:
     if not tensor.is_floating_point():
         return
     # A finite sum, one fast pass, proves every entry finite; the converse needs a look at each.
-    if not math.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+    # By parts: torch sums half precision in a float32 copy.
+    parts = tensor.reshape(-1).split(_PART)
+    if any(
+        not math.isfinite(part.sum(dtype=torch.float32)) and not torch.isfinite(part).all()
+        for part in parts
+    ):
         raise MorphingError(
             f"{name} in {file} holds NaN or infinity: choose another revision of this model."
         )
