@@ -1,15 +1,14 @@
-"""Weights from disk: a source's tensors by name, adapters merged into the base in memory."""
+"""Models as transformers and peft load them: whole, and adapters merged in memory."""
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from morphing.errors import MorphingError
-from morphing.sources import local, metadata
+from morphing.sources import metadata
 from morphing.sources.source import Source
+from morphing.sources.weights import check_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,33 +34,6 @@ def load_model(source: Source, dtype: torch.dtype) -> "PreTrainedModel":
             f"transformers cannot load {source.name} as a causal language model: {reason}"
         ) from error
     return model.eval().requires_grad_(False)
-
-
-def load_tensors(source: Source, device: torch.device) -> Tensors:
-    """A checkpoint's own tensors in their stored dtypes, copied off the file.
-
-    Tied heads and rotary tables stored beside them are left out.
-
-    Raises:
-        MorphingError: a file is broken, or a tensor holds NaN or infinity.
-    """
-    config = local.read_json(source.folder / metadata.CONFIG)
-    tensors: Tensors = {}
-    for file in local.weight_files(source.folder):
-        path = source.folder / file
-        try:
-            with safe_open(path, framework="pt", device="cpu") as weights:
-                for name in weights.keys():  # noqa: SIM118  (not a mapping)
-                    if not metadata.is_derived(name, config):
-                        # safe_open maps the file; a copy stays as it is when the file changes.
-                        tensor = weights.get_tensor(name)
-                        _check_finite(name, tensor, str(path))
-                        tensors[name] = tensor.to(device, copy=True)
-        except (SafetensorError, OSError) as error:
-            raise MorphingError(
-                f"{path} is not a whole safetensors file: download the model again."
-            ) from error
-    return tensors
 
 
 def load_adapted(
@@ -94,17 +66,7 @@ def load_adapted(
                 " which cannot be merged: choose an adapter that keeps the vocabulary."
             )
         tensor = merged[name].to(original.dtype)
-        _check_finite(name, tensor, str(adapter.folder / metadata.ADAPTER_WEIGHTS))
+        check_finite(name, tensor, adapter.folder / metadata.ADAPTER_WEIGHTS)
         tensor = tensor.to(original.device)
         tensors[name] = original if torch.equal(tensor, original) else tensor
     return tensors
-
-
-def _check_finite(name: str, tensor: torch.Tensor, file: str) -> None:
-    if not tensor.is_floating_point():
-        return
-    # A finite sum, one fast pass, proves every entry finite; the converse needs a look at each.
-    if not math.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
-        raise MorphingError(
-            f"{name} in {file} holds NaN or infinity: choose another revision of this model."
-        )

@@ -48,10 +48,6 @@ class Weights:
             for _, info, _ in self._places.values()
         )
 
-    def file(self, name: str) -> Path:
-        """The file that holds a tensor."""
-        return self._places[name][0]
-
     def dtype(self, name: str) -> torch.dtype:
         """A tensor's stored dtype.
 
