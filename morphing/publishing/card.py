@@ -256,10 +256,11 @@ def _recipe(facts: CardFacts) -> str:
     text += "."
     if any(hub_id(name) is None for name in facts.models):
         text += " To run it, write folders where it names models that are not on the Hub."
-    if facts.recipe.method.startswith("dare"):
+    if facts.recipe.method.startswith(("dare", "della")):
+        name = "DARE" if facts.recipe.method.startswith("dare") else "DELLA"
         text += (
-            f" DARE's masks are Morphing's, from the seed {facts.recipe.mask_seed}; mergekit draws"
-            " its own at random, so it makes a model that differs in the dropped weights."
+            f" {name}'s masks are Morphing's, from the seed {facts.recipe.mask_seed}; mergekit"
+            " draws its own at random, so it makes a model that differs in the dropped weights."
         )
     return text
 

@@ -3,10 +3,12 @@
 import dataclasses
 from pathlib import Path
 
+import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from morphing import zoo
+from morphing.merging.recipe import Recipe
 from morphing.publishing.card import CardFacts, eval_results, model_card, write_card
 from morphing.publishing.names import code, escape, public
 from tests.hub.server import RunningHub
@@ -90,6 +92,13 @@ def test_the_recipe_can_be_read_back(facts: CardFacts) -> None:
     assert recipe["merge_method"] == "dare_ties"
     assert [entry["model"] for entry in recipe["models"]][1:] == ["zoo:japanese-numerals", "mine"]
     assert "seed 7" in text
+
+
+@pytest.mark.parametrize(("method", "name"), [("dare_ties", "DARE"), ("della", "DELLA")])
+def test_masks_are_said_to_be_our_own(facts: CardFacts, method: str, name: str) -> None:
+    recipe = Recipe({**facts.recipe.config, "merge_method": method}, mask_seed=7)
+    text = model_card(dataclasses.replace(facts, recipe=recipe), ADDRESS)
+    assert f" {name}'s masks are Morphing's, from the seed 7;" in text
 
 
 def test_licences_that_differ_become_other(facts: CardFacts) -> None:
