@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from morphing.errors import MorphingError
+from morphing.search.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     from morphing.merging.lora import AdapterReport
@@ -25,6 +26,12 @@ app = typer.Typer(
 )
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+StorageUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="A database for the run's study, such as postgresql://user@host/db."
+    ),
+]
 TrialNumber = Annotated[int, typer.Argument(metavar="TRIAL", help="A completed trial's number.")]
 AdapterRank = Annotated[
     int | None,
@@ -52,38 +59,113 @@ def search(
     evaluations: Annotated[
         int | None, typer.Option(min=1, help="How many recipes to evaluate in all.")
     ] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="End after so many hours of work, too.")
+    ] = None,
+    stalled: Annotated[
+        int | None,
+        typer.Option(min=1, help="End after so many evaluations without hypervolume, too."),
+    ] = None,
     sampler: Annotated[
-        str | None, typer.Option(metavar="NAME", help="mmmo, nsga2, cmaes or random.")
+        str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SAMPLERS)}.")
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="ps (merge parameters), dfs (layer paths) or ps+dfs."),
+    ] = None,
+    layer_groups: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Groups of layers with parameters of their own, or `each`."),
+    ] = None,
+    racing: Annotated[
+        bool | None,
+        typer.Option("--racing/--no-racing", help="Give up early what is clearly dominated."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of sampler and masks.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes that evaluate recipes side by side.")
+    ] = 1,
+    storage: StorageUrl = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
 ) -> None:
     """Search merge recipes and print the Pareto front."""
-    from morphing.runs.loop import Loop
-    from morphing.terminal import print_front, search_bar
+    from morphing.terminal import print_front
 
+    budget: dict[str, Any] = {"evaluations": evaluations, "hours": hours, "stalled": stalled}
+    kept: dict[str, Any] = {
+        "sampler": sampler,
+        "seed": seed,
+        "racing": racing,
+        "space": space,
+        "layer_groups": layer_groups,
+        "device": device,
+    }
     if resume:
-        if run is None or spec or sampler or device or seed is not None:
+        if run is None or spec or any(value is not None for value in kept.values()):
             raise MorphingError(
-                "--resume goes with --run DIR and, if you like, --evaluations:"
-                " the run keeps its own spec."
+                "--resume goes with --run DIR and, if you like, --evaluations, --hours, --stalled,"
+                " --workers and --storage: the run keeps the rest of its spec."
             )
-        opened = _open(run)
-        if evaluations:
-            opened.set_evaluations(evaluations)
+        opened = _open(run, storage)
+        if any(budget.values()):
+            opened.set_budget(**budget)
     else:
-        opened = _create(spec, run, evaluations, sampler, seed, device)
+        opened = _create(spec, run, budget | kept, storage)
         _say(f"Run folder: {_shown(opened.folder)}")
     try:
-        with search_bar(opened) as changed:
-            Loop(opened, changed=changed).search()
+        _work(opened, workers, storage)
     except KeyboardInterrupt:
         _say(f"Interrupted; {_resume_hint(opened)}")
         raise typer.Exit(130) from None
-    if opened.status().state == "stopped":
+    status = opened.status()
+    if status.state == "stopped":
         _say(f"Stopped; {_resume_hint(opened)}")
+    elif status.message:
+        _say(f"Finished: {status.message}.")
     print_front(opened)
+
+
+def _work(run: Run, workers: int, storage: str | None) -> None:
+    from morphing.runs.loop import Loop
+    from morphing.terminal import search_bar
+
+    with search_bar(run) as changed:
+        if workers == 1:
+            Loop(run, changed=changed).search()
+            return
+        from morphing.devices import share_out
+        from morphing.runs.workers import work
+
+        work(run, share_out(run.spec.device, workers), storage, changed)
+
+
+@app.command()
+def worker(
+    run: RunFolder,
+    device: Annotated[
+        str | None, typer.Option(help="Other than the run's: auto, cuda, cuda:1, mps or cpu.")
+    ] = None,
+    storage: StorageUrl = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Join a run: evaluate its recipes beside other workers, from this machine or another.
+
+    The run's folder must be here, shared or as a copy: its spec, samples, references and scales.
+    Workers without a shared folder need a run with --storage.
+    """
+    from morphing.runs.loop import Loop
+    from morphing.terminal import search_bar
+
+    opened = _open(run, storage)
+    try:
+        with nullcontext(_nothing) if quiet else search_bar(opened) as changed:
+            Loop(opened, changed=changed, device=device).join()
+    except KeyboardInterrupt:
+        _say("Interrupted; others go on without this worker.")
+        raise typer.Exit(130) from None
+    status = opened.status()
+    _say(f"This worker is done: the run {opened.name} is {status.state}.")
 
 
 @app.command()
@@ -100,7 +182,7 @@ def front(
 
     opened = _open(run)
     if holdout:
-        with opened.writing(), step_bar() as progress:
+        with step_bar() as progress:
             bench = Workbench(opened, progress=progress)
             bench.reference_results("holdout", progress)
             for number in opened.figures().front:
@@ -261,6 +343,10 @@ def _fail(sentence: str) -> None:
     sys.exit(1)
 
 
+def _nothing() -> None:
+    """Progress that is not shown."""
+
+
 def _say(sentence: str) -> None:
     typer.echo(sentence, err=True)
 
@@ -281,31 +367,39 @@ def _quiet_libraries(debug: bool) -> None:
     warnings.filterwarnings("ignore")
 
 
-def _open(folder: Path) -> Run:
+def _open(folder: Path, storage: str | None = None) -> Run:
     from morphing.runs.run import Run
 
-    return Run(folder)
+    return Run(folder, storage)
 
 
 def _create(
-    spec_path: Path | None,
-    folder: Path | None,
-    evaluations: int | None,
-    sampler: str | None,
-    seed: int | None,
-    device: str | None,
+    spec_path: Path | None, folder: Path | None, changes: dict[str, Any], storage: str | None
 ) -> Run:
     from morphing.runs.prepare import create_run
     from morphing.runs.run import default_folder
     from morphing.runs.spec import load_spec, parse_spec, zoo_spec
+    from morphing.runs.storage import check_storage, keep_elsewhere
 
     spec = load_spec(spec_path) if spec_path else zoo_spec()
-    changes = {"evaluations": evaluations, "sampler": sampler, "seed": seed}
+    given = {name: value for name, value in changes.items() if value is not None}
     data = spec.model_dump()
-    data["search"].update({k: v for k, v in changes.items() if v is not None})
-    if device:
-        data["device"] = device
-    return create_run(folder or default_folder(spec.name), parse_spec(data, "The command line"))
+    if "device" in given:
+        data["device"] = given.pop("device")
+    if "space" in given:
+        data["search"]["space"]["strategy"] = given.pop("space")
+    if "layer_groups" in given:
+        groups = str(given.pop("layer_groups"))
+        data["search"]["space"]["layer_groups"] = int(groups) if groups.isdecimal() else groups
+    data["search"].update(given)
+    parsed = parse_spec(data, "The command line")
+    if storage is not None:
+        check_storage(storage)
+    run = create_run(folder or default_folder(spec.name), parsed)
+    if storage is not None:
+        keep_elsewhere(run.folder, storage)
+        return _open(run.folder, storage)
+    return run
 
 
 @contextmanager

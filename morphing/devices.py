@@ -18,6 +18,8 @@ _SMALL_MODEL = 10_000_000
 def resolve_device(name: str) -> torch.device:
     """The torch device for ``name``; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
+    Of several CUDA devices, ``cuda:1`` is the second.
+
     Raises:
         MorphingError: the name is unknown, or the device is not usable on this machine.
     """
@@ -30,13 +32,28 @@ def resolve_device(name: str) -> torch.device:
     }
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
-    if name not in usable:
+    kind, colon, index = name.partition(":")
+    if kind not in usable or (colon and not (kind == "cuda" and index.isdecimal())):
         raise MorphingError(f"Unknown device {name!r}: choose one of {', '.join(DEVICES)}.")
-    if not usable[name]:
+    if not usable[kind] or (colon and int(index) >= torch.cuda.device_count()):
         raise MorphingError(
             f"The device {name!r} is not usable on this machine: choose --device auto or cpu."
         )
     return torch.device(name)
+
+
+def share_out(name: str, workers: int) -> list[str]:
+    """The devices of so many workers: the CUDA devices in turn, else all the same one.
+
+    Raises:
+        MorphingError: as :func:`resolve_device`.
+    """
+    import torch
+
+    device = resolve_device(name)
+    if device.type != "cuda" or device.index is not None:
+        return [str(device)] * workers
+    return [f"cuda:{worker % torch.cuda.device_count()}" for worker in range(workers)]
 
 
 def available_memory(device: torch.device) -> int:

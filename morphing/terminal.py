@@ -13,7 +13,10 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
 
-from morphing.runs.spec import SPARSITY
+from morphing.runs.figures import Figures
+from morphing.runs.objectives import shown_value, signs
+from morphing.runs.selection import Interval, Selection, selection
+from morphing.runs.trial import Trial
 
 if TYPE_CHECKING:
     from morphing.merging.lora import AdapterReport
@@ -55,7 +58,7 @@ def step_bar() -> Iterator[Progress]:
 
 @contextmanager
 def search_bar(run: Run) -> Iterator[Callable[[], None]]:
-    """The search's own progress: evaluations, time left, the step, the last trial's objectives."""
+    """The search's own progress: evaluations, time left, the step, new trials' objectives."""
     console = Console(stderr=True)
     columns = (
         rich_progress.TextColumn("[bold]{task.description}"),
@@ -64,16 +67,18 @@ def search_bar(run: Run) -> Iterator[Callable[[], None]]:
         rich_progress.TextColumn("{task.fields[left]}"),
         rich_progress.TextColumn("[dim]{task.fields[step]}"),
     )
-    seen = len(run.trials())
+    shown = {trial.number for trial in run.trials()}
+    done = len(shown)
     with _progress(columns, console) as bar:
         task = bar.add_task(run.spec.search.sampler, total=None, left="", step="")
 
         def changed() -> None:
-            nonlocal seen
+            nonlocal done
             status = run.status()
-            step = status.step
-            if status.step_total:
-                step += f" {status.step_done}/{status.step_total}"
+            step = _step(status.step, status.step_done, status.step_total)
+            if len(status.workers) > 1:
+                each = (_step(w.step, w.step_done, w.step_total) for w in status.workers)
+                step = " · ".join(each)
             left = "" if status.seconds_left is None else f"{_duration(status.seconds_left)} left"
             bar.update(
                 task,
@@ -82,20 +87,23 @@ def search_bar(run: Run) -> Iterator[Callable[[], None]]:
                 left=status.state if status.state != "running" else left,
                 step=step,
             )
-            if status.done > seen:
-                seen = status.done
-                trial = run.trials()[-1]
-                text = trial.error or "  ".join(
-                    f"{name} {_number(name, value)}"
-                    for name, value in zip(run.spec.objectives, trial.values, strict=True)
-                )
-                console.print(
-                    f"[dim]{time.strftime('%H:%M:%S')}[/] trial {trial.number:>3}  {text}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+            if status.done > done:
+                done = status.done
+                for trial in run.trials():
+                    if trial.number not in shown:
+                        shown.add(trial.number)
+                        console.print(
+                            f"[dim]{time.strftime('%H:%M:%S')}[/] trial {trial.number:>3} "
+                            f" {trial.error or _outcome(run, trial)}",
+                            highlight=False,
+                            soft_wrap=True,
+                        )
 
         yield changed
+
+
+def _step(step: str, done: int, total: int) -> str:
+    return f"{step} {done}/{total}" if total else step
 
 
 def _duration(seconds: float) -> str:
@@ -104,23 +112,35 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def _number(objective: str, value: float) -> str:
-    return f"{value:.4f}" if objective == SPARSITY else f"{100 * value:.1f}"
+def _outcome(run: Run, trial: Trial) -> str:
+    if trial.raced is not None:
+        scored = sum(trial.raced.samples.values())
+        return f"given up after {scored} samples: a member of the front is better at everything"
+    values = zip(run.spec.objectives, trial.values, strict=True)
+    text = "  ".join(f"{name} {shown_value(name, value)}" for name, value in values)
+    return text if trial.feasible else f"{text}  (breaks a constraint)"
 
 
 def front_data(run: Run) -> dict[str, object]:
-    figures = run.figures()
-    members = [t for t in figures.trials if t.number in figures.front]
+    """All that `print_front` says and more, as plain data; values are natural."""
+    figures, names = run.figures(), run.spec.objectives
+    chosen = selection(run)
     return {
         "run": run.name,
-        "objectives": list(run.spec.objectives),
-        "evaluations": len(run.trials()),
+        "objectives": list(names),
+        "directions": dict(zip(names, run.spec.directions, strict=True)),
+        "scales": asdict(figures.scales) if figures.scales else None,
+        "evaluations": figures.evaluations,
+        "complete": len(figures.trials),
+        "failed": figures.failed,
+        "raced": figures.raced,
         "hypervolume": figures.hypervolume[-1] if figures.hypervolume else 0.0,
         "knee": figures.knee,
+        "remark": figures.remark,
         "front": [
             {
                 "trial": trial.number,
-                "values": dict(zip(run.spec.objectives, trial.values, strict=True)),
+                "values": dict(zip(names, trial.values, strict=True)),
                 "search": {name: asdict(r) for name, r in (trial.results or {}).items()},
                 "holdout": {
                     name: asdict(r) for name, r in (run.holdout(trial.number) or {}).items()
@@ -129,7 +149,7 @@ def front_data(run: Run) -> dict[str, object]:
                 "recipe": dict(trial.recipe.config),
                 "mask_seed": trial.recipe.mask_seed,
             }
-            for trial in members
+            for trial in figures.members
         ],
         "references": {
             part: {
@@ -138,44 +158,119 @@ def front_data(run: Run) -> dict[str, object]:
             }
             for part in ("search", "holdout")
         },
+        "selection": asdict(chosen) if chosen else None,
     }
 
 
 def print_front(run: Run) -> None:
+    """The front on the search split and, where it has been scored there, on the holdout."""
     figures = run.figures()
-    if not figures.front:
-        print("No trial is complete yet.")
+    if figures.remark:
+        print(figures.remark)
         return
-    names = run.spec.objectives
+    names, scales = run.spec.objectives, figures.scales
     table = Table(
-        title=f"{run.name}: {len(figures.front)} on the front of {len(figures.trials)} trials",
-        caption=f"hypervolume {figures.hypervolume[-1]:.4g}; ★ knee; scores in percent on the"
-        " search split",
+        title=f"{run.name}: {len(figures.front)} on the front of {_spent(figures)}",
+        caption="★ knee; scores in percent on the search split"
+        + (f"; hypervolume {figures.hypervolume[-1]:.4f}, in which" if scales else "")
+        + (" a model as good as the best of base and sources at everything is 1" if scales else ""),
     )
     table.add_column("trial", justify="right")
-    for name in names:
-        table.add_column(name, justify="right")
-    held = {number: run.holdout(number) for number in figures.front}
-    with_holdout = any(held.values())
-    if with_holdout:
-        for use in run.spec.benchmarks:
-            table.add_column(f"{use.declaration.name}\n(holdout)", justify="right")
-    members = [t for t in figures.trials if t.number in figures.front]
-    for trial in sorted(members, key=lambda t: t.values, reverse=True):
+    for name, direction in zip(names, run.spec.directions, strict=True):
+        table.add_column(f"{name}\n{'↑' if direction == 'maximize' else '↓'}", justify="right")
+    for trial in _ranked(run, figures.members):
         star = "★ " if trial.number == figures.knee else ""
         row = [f"{star}{trial.number}"]
-        row += [_number(n, v) for n, v in zip(names, trial.values, strict=True)]
-        results = held[trial.number]
-        if with_holdout:
-            row += [
-                _number("", results[use.declaration.name].value) if results else "-"
-                for use in run.spec.benchmarks
-            ]
+        row += [shown_value(n, v) for n, v in zip(names, trial.values, strict=True)]
         table.add_row(*row)
-    for model, results in run.reference_scores("search").items():
-        row = [model] + [_number("", results[n].value) if n in results else "-" for n in names]
+    table.add_section()
+    known = run.references("search")
+    for model, record in known.items():
+        values = record.values
+        row = [model] + [shown_value(n, values[n]) if n in values else "-" for n in names]
         table.add_row(*row, style="dim")
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    if scales is not None:
+        for label, ends in (("scale 0", scales.reference), ("scale 1", scales.ideal)):
+            row = [label, *(shown_value(n, v) for n, v in zip(names, ends, strict=True))]
+            table.add_row(*row, style="dim italic")
+    _console().print(table)
+    for bound in scales.bounds if scales else ():
+        print(f"Constraint: {bound}.")
+    if (chosen := selection(run)) is not None:
+        _print_selection(run, figures, chosen)
+
+
+def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
+    tasks = [use.declaration.name for use in run.spec.tasks]
+    others = [use.declaration.name for use in run.spec.benchmarks if not use.objective]
+    table = Table(
+        title=f"{run.name}: the front on the holdout",
+        caption=f"percent, 95 % bootstrap intervals over samples ({chosen.draws} draws);"
+        " ● no other member is better here",
+    )
+    table.add_column("trial", justify="right")
+    table.add_column("mean", justify="right")
+    table.add_column("above the\nbest source", justify="right")
+    for name in (*tasks, *others):
+        table.add_column(name if name in tasks else f"{name}\n(no objective)", justify="right")
+    best = max(
+        (model for model in chosen.models if model.name != run.spec.base),
+        key=lambda model: model.estimates.mean.value,
+        default=None,
+    )
+    ranked = sorted(chosen.members, key=lambda m: m.estimates.mean.value, reverse=True)
+    for standing in (*ranked, *chosen.models):
+        member = standing.trial is not None
+        name = str(standing.trial) if member else standing.name
+        mark = ("★ " if standing.trial == figures.knee else "") + (
+            "● " if standing.on_front else ""
+        )
+        above = standing.against[best.name].mean if member and best else None
+        table.add_row(
+            mark + name if member else name,
+            _interval(standing.estimates.mean),
+            _interval(above, signed=True) if above else "",
+            *(_interval(standing.estimates.scores[n]) for n in (*tasks, *others)),
+            style=None if member else "dim",
+        )
+    _console().print(table)
+    if chosen.hypervolume is not None:
+        print(
+            f"Hypervolume on the holdout, of the members scored there: {chosen.hypervolume:.4f}"
+            f" (of the front in the search: {figures.hypervolume[-1]:.4f})."
+        )
+    print(
+        f"Scores on the search split are {100 * chosen.optimism:+.1f} points from those on the"
+        f" holdout for the front, {100 * chosen.models_optimism:+.1f} for base and sources."
+    )
+    if chosen.unscored:
+        numbers = ", ".join(map(str, chosen.unscored))
+        print(f"Not scored on the holdout yet: {numbers} (`morphing front RUN --holdout`).")
+
+
+def _interval(interval: Interval, signed: bool = False) -> str:
+    value, low, high = (100 * v for v in (interval.value, interval.low, interval.high))
+    if signed:
+        return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _ranked(run: Run, trials: Sequence[Trial]) -> list[Trial]:
+    """The best at the first objective first."""
+    sign = signs(run.spec)
+    return sorted(trials, key=lambda trial: tuple(sign * trial.values), reverse=True)
+
+
+def _spent(figures: Figures) -> str:
+    """The evaluations and how they ended, in words."""
+    parts = [f"{figures.failed} failed"] if figures.failed else []
+    parts += [f"{figures.raced} given up early"] if figures.raced else []
+    ended = f" ({', '.join(parts)})" if parts else ""
+    return f"{figures.evaluations} evaluations{ended}"
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def print_report(report: AdapterReport) -> None:
@@ -190,7 +285,7 @@ def print_report(report: AdapterReport) -> None:
         table.add_row(name, str(approximation.rank), _share(approximation.error))
     if len(ranked) > 5:
         table.add_row(f"{len(ranked) - 5} more", "", f"up to {_share(ranked[5][1].error)}")
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    _console().print(table)
     if report.whole:
         print(f"Held whole, which few serving engines load: {_counted(report.whole)}.")
     if report.left_out:

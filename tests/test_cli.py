@@ -29,7 +29,7 @@ def spec(**changes: object) -> dict[str, object]:
 def test_help_lists_the_verbs() -> None:
     done = morphing("--help")
     assert done.returncode == 0
-    for verb in ("search", "front", "merge", "export", "push", "app"):
+    for verb in ("search", "worker", "front", "merge", "export", "push", "app"):
         assert verb in done.stdout
 
 
@@ -42,7 +42,7 @@ def test_help_lists_the_verbs() -> None:
         ({"device": "cuda"}, "cuda"),
         ({"method": "slerp"}, "slerp"),
         ({"benchmarks": ["gsm8"]}, "gsm8k"),
-        ({"search": {"layer_groups": 99}}, "99"),
+        ({"search": {"space": {"layer_groups": 99}}}, "99"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )
@@ -57,6 +57,24 @@ def test_bad_specs(tmp_path: Path, changes: dict[str, object], words: str) -> No
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ") and words in done.stderr
     assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--space", "psdfs"], "ps+dfs"),
+        (["--layer-groups", "all"], "layer_groups"),
+        (["--sampler", "qehvi"], "qlognehvi"),
+        (["--storage", "runs.db"], "no database URL"),
+        (["--space", "dfs"], "evolve"),
+    ],
+)
+def test_bad_options(tmp_path: Path, options: list[str], words: str) -> None:
+    done = morphing("search", "--run", tmp_path / "run", *options)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ") and words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "run").exists()
 
@@ -118,7 +136,7 @@ def test_search_front_export(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(spec()))
     done = morphing("search", path, "--run", folder)
     assert done.returncode == 0, done.stderr
-    assert "on the front of 2 trials" in done.stdout
+    assert "on the front of 2 evaluations" in done.stdout
 
     again = morphing("search", path, "--run", folder)
     assert again.returncode == 1 and "--resume" in again.stderr

@@ -23,7 +23,17 @@ ALLOWED = {
     "jobs": {"publishing", "runs"},
     "ui": {"jobs", "publishing", "runs", "search", "merging", "benchmarks", "sources", "zoo"},
     "terminal": {"runs", "merging"},
-    "cli": {"ui", "jobs", "publishing", "runs", "merging", "benchmarks", "sources", "terminal"},
+    "cli": {
+        "ui",
+        "jobs",
+        "publishing",
+        "runs",
+        "search",
+        "merging",
+        "benchmarks",
+        "sources",
+        "terminal",
+    },
     "__main__": {"cli"},
     "__init__": set(),
     "errors": set(),
@@ -66,10 +76,20 @@ def test_imports_go_downwards(path: Path) -> None:
             assert here in OUTSIDE[top], f"{here} imports {name}"
 
 
-def test_search_takes_only_the_recipe_from_merging() -> None:
+def test_search_takes_only_recipes_and_paths_from_merging() -> None:
+    light = ("morphing.merging.recipe", "morphing.merging.paths")
     for path in (PACKAGE / "search").rglob("*.py"):
         for name in imports(path):
-            assert not name.startswith("morphing.merging") or name == "morphing.merging.recipe"
+            assert not name.startswith("morphing.merging") or name in light
+
+
+def test_what_search_takes_from_merging_is_light() -> None:
+    code = (
+        "import sys, morphing.merging.paths\n"
+        "print([name for name in ('torch', 'mergekit', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_rooms_are_light_to_enter() -> None:

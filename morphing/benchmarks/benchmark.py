@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -145,7 +146,8 @@ def read_benchmark(path: Path) -> Benchmark:
     return benchmark
 
 
-def catalogue() -> dict[str, Benchmark]:
+@cache
+def catalogue() -> Mapping[str, Benchmark]:
     """The benchmarks that ship with Morphing, by name."""
     folder = resources.files("morphing.benchmarks") / "catalogue"
     found = {}

@@ -1,8 +1,11 @@
 """Score a loaded model on samples of a benchmark."""
 
+from __future__ import annotations
+
 import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
@@ -26,7 +29,8 @@ class Output:
 
     ``prompt`` is the sample's, before any chat template. ``text`` is what was generated, or each
     choice's log-likelihood; ``answer`` and ``target`` are what the metric compared (of a multiple
-    choice, the choices chosen and right).
+    choice, the choices chosen and right). ``tokens`` are those generated, with the end token; 0 of
+    a multiple choice.
     """
 
     id: str
@@ -35,6 +39,7 @@ class Output:
     answer: str
     target: str
     score: float
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class Score:
 
     ``stderr`` is the standard error of that mean from the samples' own spread, with n - 1 (for
     right and wrong answers sqrt(p (1 - p) / (n - 1))), and 0 for a single sample. ``truncated``
-    counts samples whose prompt's beginning was cut to fit the model's context.
+    counts samples whose prompt's beginning was cut to fit the model's context. ``tokens`` is the
+    mean number of generated tokens, None of a multiple choice; ``seconds`` is how long scoring
+    took, prompts read included and the time spent in ``progress`` (a pause) not.
     """
 
     value: float
@@ -51,11 +58,34 @@ class Score:
     stderr: float
     outputs: tuple[Output, ...]
     truncated: int = 0
+    tokens: float | None = None
+    seconds: float = field(default=0.0, compare=False)
+
+    @classmethod
+    def of(
+        cls, outputs: Sequence[Output], truncated: int, seconds: float, *, generated: bool
+    ) -> Score:
+        """The figures of ``outputs``, which are one or more."""
+        n = len(outputs)
+        value = math.fsum(output.score for output in outputs) / n
+        spread = math.fsum((output.score - value) ** 2 for output in outputs)
+        stderr = math.sqrt(spread / (n - 1) / n) if n > 1 else 0.0
+        tokens = sum(output.tokens for output in outputs) / n if generated else None
+        return cls(value, n, stderr, tuple(outputs), truncated, tokens, seconds)
+
+    def joined(self, rest: Score) -> Score:
+        """The score on these samples and on others that come after them."""
+        return Score.of(
+            (*self.outputs, *rest.outputs),
+            self.truncated + rest.truncated,
+            self.seconds + rest.seconds,
+            generated=self.tokens is not None,
+        )
 
 
 def evaluate(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     benchmark: Benchmark,
     samples: Sequence[Sample],
     batch_size: int | None = None,
@@ -64,8 +94,11 @@ def evaluate(
     """Score ``model`` on ``samples``; outputs come in the order of the samples.
 
     Greedy and deterministic: the same weights, samples and batch size give the same score exactly
-    (on one kind of device). The batch size is chosen from the model's configuration where it isn't
-    given. ``progress`` is called after every batch. The model is put in evaluation mode.
+    (on one kind of device). Other samples beside them make other batches, and by the rounding of
+    sums in these a close call between two tokens may go the other way; so samples scored in two
+    parts need not have the answers of the whole. The batch size is chosen from the model's
+    configuration where it isn't given. ``progress`` is called after every batch. The model is put
+    in evaluation mode.
 
     Raises:
         MorphingError: no samples, answers longer than the model's context, a metric of the
@@ -73,22 +106,27 @@ def evaluate(
     """
     if not samples:
         raise MorphingError(f"Benchmark {benchmark.name!r} has no samples to evaluate.")
-    run = _multiple_choice if benchmark.kind == "multiple_choice" else _generation
+    generated = benchmark.kind != "multiple_choice"
+    run = _generation if generated else _multiple_choice
     model.eval()
+    start, aside = time.perf_counter(), 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal aside
+        if progress is not None:
+            began = time.perf_counter()
+            progress(done, total)
+            aside += time.perf_counter() - began
+
     with suitable_threads(model.num_parameters(), model.device):
-        outputs, truncated = run(
-            model, tokenizer, benchmark, samples, batch_size, progress or (lambda done, total: None)
-        )
-    n = len(outputs)
-    value = math.fsum(output.score for output in outputs) / n
-    spread = math.fsum((output.score - value) ** 2 for output in outputs)
-    stderr = math.sqrt(spread / (n - 1) / n) if n > 1 else 0.0
-    return Score(value, n, stderr, tuple(outputs), truncated)
+        outputs, truncated = run(model, tokenizer, benchmark, samples, batch_size, report)
+    seconds = time.perf_counter() - start - aside
+    return Score.of(outputs, truncated, seconds, generated=generated)
 
 
 def _generation(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     benchmark: Benchmark,
     samples: Sequence[Sample],
     batch_size: int | None,
@@ -112,7 +150,7 @@ def _generation(
     prompts = [truncate(tokenizer, row, room) for row in rows]
     lengths = [len(prompt.ids) for prompt in prompts]
     size = batch_size or default_batch_size(model, max(lengths) + limit)
-    texts = generate(
+    written = generate(
         model,
         tokenizer,
         prompts,
@@ -122,17 +160,17 @@ def _generation(
         lambda done: progress(done, len(samples)),
     )
     outputs = []
-    for sample, text in zip(samples, texts, strict=True):
+    for sample, (text, tokens) in zip(samples, written, strict=True):
         answer = extract_answer(benchmark.extract, text, benchmark.language)
         target = str(sample.target)
         score = metric(answer, target)
-        outputs.append(Output(sample.id, sample.prompt, text, answer, target, score))
+        outputs.append(Output(sample.id, sample.prompt, text, answer, target, score, tokens))
     return outputs, sum(prompt.truncated for prompt in prompts)
 
 
 def _multiple_choice(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     benchmark: Benchmark,
     samples: Sequence[Sample],
     batch_size: int | None,

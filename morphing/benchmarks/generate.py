@@ -17,7 +17,8 @@ class StopAtStrings(StoppingCriteria):
     """Ends each row once its new text holds one of ``stop``.
 
     Only the newest tokens are decoded: as many as a stop string has bytes, for a token stands for
-    at least one byte, and a few more for characters begun before.
+    at least one byte, and a few more for characters begun before. ``lengths`` has the new tokens of
+    each row that ended so: what follows them is padding.
     """
 
     def __init__(
@@ -27,11 +28,14 @@ class StopAtStrings(StoppingCriteria):
         self.stop = tuple(stop)
         self.prompt_width = prompt_width
         self.tail = max(len(text.encode()) for text in stop) + 4
+        self.lengths: dict[int, int] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.BoolTensor:
         start = max(self.prompt_width, input_ids.shape[1] - self.tail)
         texts = self.tokenizer.batch_decode(input_ids[:, start:], skip_special_tokens=True)
         done = [any(stop in text for stop in self.stop) for text in texts]
+        for row in (row for row, ended in enumerate(done) if ended):
+            self.lengths.setdefault(row, input_ids.shape[1] - self.prompt_width)
         return torch.tensor(done, device=input_ids.device)  # type: ignore[return-value]
 
 
@@ -43,14 +47,15 @@ def generate(
     max_new_tokens: int,
     stop: Sequence[str],
     progress: Callable[[int], None],
-) -> list[str]:
-    """The greedy continuation of each prompt, up to its end token, a stop string or the limit.
+) -> list[tuple[str, int]]:
+    """The greedy continuation of each prompt, up to its end token, a stop string or the limit; and
+    how many tokens that took, the end token and those of the stop string among them.
 
     Batches are ``groups`` of indices into ``prompts``, padded on the left. ``progress`` gets the
     number of prompts done. The model's own generation settings (sampling, penalties) don't count,
     only its end tokens do.
     """
-    texts = [""] * len(prompts)
+    written = [("", 0)] * len(prompts)
     done = 0
     ends = _end_tokens(model, tokenizer)
     pad = _pad_token(tokenizer, ends)
@@ -64,19 +69,21 @@ def generate(
         for group in groups:
             input_ids, mask = _left_padded([prompts[index].ids for index in group], pad)
             width = input_ids.shape[1]
-            criteria = StoppingCriteriaList([StopAtStrings(tokenizer, stop, width)] if stop else [])
+            stopping = StopAtStrings(tokenizer, stop, width) if stop else None
             tokens = model.generate(
                 input_ids=input_ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 generation_config=config,
-                stopping_criteria=criteria,
+                stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
             )
-            for index, new in zip(group, tokens[:, width:].tolist(), strict=True):
+            for row, (index, new) in enumerate(zip(group, tokens[:, width:].tolist(), strict=True)):
                 end = next((at for at, token in enumerate(new) if token in ends), len(new))
-                texts[index] = _cut(tokenizer.decode(new[:end], skip_special_tokens=True), stop)
+                text = _cut(tokenizer.decode(new[:end], skip_special_tokens=True), stop)
+                length = stopping.lengths.get(row, len(new)) if stopping else len(new)
+                written[index] = text, min(end + 1, length)
             done += len(group)
             progress(done)
-    return texts
+    return written
 
 
 def _end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:

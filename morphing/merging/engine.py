@@ -101,6 +101,24 @@ class Engine:
         plan = make_plan(recipe, infos)
         return Output(plan, infos, self._vocabulary(recipe))
 
+    def change_norms(self, source: str, base: str) -> dict[str, float]:
+        """The L2 norm of ``source`` - ``base`` for each floating-point tensor that both have.
+
+        Of tensors that differ in their number of rows, such as embeddings, the first rows count.
+        """
+        ours, theirs = self._stores[source], self._stores[base]
+        norms = {}
+        for name in ours.shapes.keys() & theirs.shapes.keys():
+            tensor, origin = ours.tensor(name), theirs.tensor(name)
+            if not tensor.is_floating_point():
+                continue
+            if tensor.shape != origin.shape:
+                rows = min(len(tensor), len(origin))
+                tensor, origin = tensor[:rows], origin[:rows]
+            change = tensor.to(torch.float32) - origin.to(torch.float32)
+            norms[name] = float(torch.linalg.vector_norm(change))
+        return norms
+
     def infos(self, recipe: Recipe, output: Output) -> dict[str, tuple[torch.Size, torch.dtype]]:
         """Shape and dtype of every output tensor, known without merging."""
         vocabulary = output.vocabulary

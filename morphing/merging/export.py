@@ -106,7 +106,7 @@ def mergekit_recipe(engine: Engine, recipe: Recipe, dtype: str) -> Recipe:
 
 def _reference(source: Source) -> str | dict[str, str]:
     """A source as mergekit's ModelPath: Hub ids as they are, everything else by its folder."""
-    if not (source.name.startswith("zoo:") or Path(source.name).is_absolute()):
+    if not (source.name.startswith(("zoo:", "stage:")) or Path(source.name).is_absolute()):
         return source.name
     path = str(source.folder.absolute())
     # In mergekit's string form these two characters set off an adapter and a revision.

@@ -256,6 +256,26 @@ def initial_slots(
     return (1.0,) * layers + (-1.0,) * (total - layers), (1.0,) * total
 
 
+def read_path(recipe: Recipe) -> LayerPath | None:
+    """The path that a recipe of `LayerPath.recipe` is; None of any other recipe."""
+    if recipe.method != "passthrough" or "slices" not in recipe.config:
+        return None
+    steps: list[Step] = []
+    before = 1.0
+    for piece in recipe.config["slices"]:
+        source, *others = piece["sources"]
+        scale = source.get("parameters", {}).get("scale", [{"filter": "", "value": 1.0}])
+        if others or not (isinstance(scale, list) and "filter" in scale[0]):
+            return None
+        running = 1 / scale[0]["value"]
+        first, end = source["layer_range"]
+        entered = 1.0 if math.isclose(running, before) else running / before
+        steps.append(Step(source["model"], first, entered))
+        steps += (Step(source["model"], layer) for layer in range(first + 1, end))
+        before = running
+    return LayerPath(tuple(steps))
+
+
 def describe(path: LayerPath) -> str:
     """The path in a line, for cards and plots: ``A 0–15 · B 12–29 ×0.87``.
 

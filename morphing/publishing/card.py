@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from morphing.merging.recipe import Recipe
+from morphing.publishing.facts import CardFacts, ObjectiveLine, ScoreLine, Standing
 from morphing.publishing.names import block, code, escape, hub_id, label, one_line, public
+from morphing.runs.stages import STAGE_MODEL
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -16,59 +17,11 @@ README = "README.md"
 EVAL_RESULTS = ".eval_results"
 TAGS = ("merge", "mergekit", "morphing")
 
-
-@dataclass(frozen=True)
-class ScoreLine:
-    """One score: the mean ``value`` over ``n`` samples of a dataset's ``split``."""
-
-    benchmark: str
-    title: str
-    dataset: str
-    revision: str | None
-    part: Literal["search", "holdout"]
-    split: str
-    metric: str
-    value: float
-    n: int
-    stderr: float
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    """All that a card says.
-
-    ``base`` and ``sources`` are pinned names; the ``reference_`` mappings hold the scores of base
-    and sources by name. ``run`` has sampler, evaluations, seed, trial, front and on_front.
-    ``licenses`` maps the names of base and sources to the licence each declares, if any.
-    ``adapter_error`` is set for a LoRA adapter made of the merge: its `AdapterReport.error`.
-    """
-
-    title: str
-    base: str
-    sources: tuple[str, ...]
-    recipe: Recipe
-    search: tuple[ScoreLine, ...]
-    holdout: tuple[ScoreLine, ...]
-    reference_search: Mapping[str, tuple[ScoreLine, ...]]
-    reference_holdout: Mapping[str, tuple[ScoreLine, ...]]
-    run: Mapping[str, Any]
-    version: str
-    licenses: Mapping[str, str | None] = field(default_factory=dict)
-    adapter_error: float | None = None
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Base and sources, each once."""
-        return tuple(dict.fromkeys((self.base, *self.sources)))
-
-    @property
-    def license(self) -> str | None:
-        """The licence all models share, ``other`` where they don't; None if not looked up."""
-        if not self.licenses:
-            return None
-        names = {self.licenses.get(name) for name in self.models}
-        shared = names.pop() if len(names) == 1 else None
-        return shared or "other"
+_SPACES = {
+    "ps": "merge parameters",
+    "dfs": "layer paths",
+    "ps+dfs": "merge parameters, then layer paths",
+}
 
 
 def write_card(folder: Path, facts: CardFacts, address: str | None = None) -> None:
@@ -124,7 +77,7 @@ def eval_results(facts: CardFacts) -> dict[str, str]:
             dataset_revision=line.revision,
             notes=(
                 f"{line.metric} of Morphing's benchmark {one_line(line.benchmark)}: holdout of"
-                f" split {line.split}, n={line.n}, standard error {line.stderr:.4f}"
+                f" split {line.split}, n={line.n}, {_error(line)}"
             ),
         )
         name = re.sub(r"[^A-Za-z0-9_-]", "-", line.benchmark)
@@ -173,8 +126,15 @@ def _eval_result(line: ScoreLine) -> "EvalResult":
         dataset_revision=line.revision,
         metric_type=line.metric,
         metric_value=round(line.value, 6),
-        metric_name=f"{line.metric} (standard error {line.stderr:.4f})",
+        metric_name=f"{line.metric} ({_error(line)})",
     )
+
+
+def _error(line: ScoreLine) -> str:
+    if line.interval is None:
+        return f"standard error {line.stderr:.4f}"
+    low, high = line.interval
+    return f"95 % interval {low:.4f} to {high:.4f}"
 
 
 def _introduction(facts: CardFacts) -> str:
@@ -202,6 +162,8 @@ def _scores(facts: CardFacts) -> str:
             "**Holdout split**: samples the search never saw. Compare models by these.\n\n"
             + _table(facts, facts.holdout, facts.reference_holdout)
         )
+        if facts.standing is not None:
+            parts.append(_standing(facts.standing))
     else:
         parts.append("This merge has not been scored on a holdout split.")
     if facts.search:
@@ -210,10 +172,21 @@ def _scores(facts: CardFacts) -> str:
             " are optimistic.\n\n" + _table(facts, facts.search, facts.reference_search)
         )
     parts.append(
-        "Each number is the mean over n samples ± its standard error; accuracies are shares of"
-        " right answers in percent."
+        "Each number is the mean over n samples, with its 95 % interval from a bootstrap over"
+        " samples [in brackets] or ± its standard error; accuracies are shares of right answers in"
+        " percent."
     )
     return "\n\n".join(parts)
+
+
+def _standing(standing: Standing) -> str:
+    value, low, high = (100 * each for each in standing.mean)
+    ahead, least, most = (100 * each for each in standing.ahead)
+    return (
+        f"Mean over the search's benchmarks: {value:.1f} [{low:.1f}, {high:.1f}]. Less that of"
+        f" {label(standing.best_source)}, the best source there: {ahead:+.1f} [{least:+.1f},"
+        f" {most:+.1f}] (paired by sample)."
+    )
 
 
 def _table(
@@ -235,8 +208,14 @@ def _cell(line: ScoreLine | None) -> str:
     if line is None:
         return "–"
     if line.metric.startswith("evaluate:"):  # of any scale
-        return f"{line.value:.4g} ± {line.stderr:.2g}"
-    return f"{100 * line.value:.1f} ± {100 * line.stderr:.1f}"
+        scale, digits, error = 1, ".4g", ".2g"
+    else:
+        scale, digits, error = 100, ".1f", ".1f"
+    value = f"{scale * line.value:{digits}}"
+    if line.interval is None:
+        return f"{value} ± {scale * line.stderr:{error}}"
+    low, high = line.interval
+    return f"{value} [{scale * low:{digits}}, {scale * high:{digits}}]"
 
 
 def _about(line: ScoreLine) -> str:
@@ -256,13 +235,24 @@ def _recipe(facts: CardFacts) -> str:
     text += "."
     if any(hub_id(name) is None for name in facts.models):
         text += " To run it, write folders where it names models that are not on the Hub."
-    if facts.recipe.method.startswith(("dare", "della")):
-        name = "DARE" if facts.recipe.method.startswith("dare") else "DELLA"
+    text += _masks(facts.recipe)
+    if facts.stage is not None:
         text += (
-            f" {name}'s masks are Morphing's, from the seed {facts.recipe.mask_seed}; mergekit"
-            " draws its own at random, so it makes a model that differs in the dropped weights."
+            f"\n\nThe model it calls {code(STAGE_MODEL)} is itself a merge, which the search found"
+            f" first, by this recipe:\n\n{block(published_recipe(facts.stage), 'yaml')}\n\nMake"
+            f" that one first, and write its folder for {code(STAGE_MODEL)}.{_masks(facts.stage)}"
         )
     return text
+
+
+def _masks(recipe: Recipe) -> str:
+    if not recipe.method.startswith(("dare", "della")):
+        return ""
+    name = "DARE" if recipe.method.startswith("dare") else "DELLA"
+    return (
+        f" {name}'s masks are Morphing's, from the seed {recipe.mask_seed}; mergekit"
+        " draws its own at random, so it makes a model that differs in the dropped weights."
+    )
 
 
 def published_recipe(recipe: Recipe) -> str:
@@ -273,11 +263,36 @@ def published_recipe(recipe: Recipe) -> str:
 def _provenance(facts: CardFacts) -> str:
     run = facts.run
     place = "on" if run["on_front"] else "not on"
-    return (
-        f"## Search\n\nTrial {run['trial']} of {run['evaluations']} evaluations with the sampler"
-        f" {code(str(run['sampler']))}, seed {run['seed']}; it is {place} the search's Pareto front"
+    ended = [f"{run['failed']} failed"] if run["failed"] else []
+    ended += [f"{run['raced']} given up on a part of the samples"] if run["raced"] else []
+    spent = f"{run['evaluations']} evaluations" + (f" ({', '.join(ended)})" if ended else "")
+    text = (
+        f"## Search\n\nTrial {run['trial']} of {spent} with the sampler"
+        f" {code(str(run['sampler']))}, seed {run['seed']}, over {_SPACES[run['space']]}"
+        f" ({code(run['space'])}); it is {place} the search's Pareto front"
         f" (members: {run['front']}). Made with Morphing {escape(facts.version)}."
     )
+    if facts.objectives:
+        text += f"\n\n{_objectives(facts.objectives)}"
+    if facts.constraints:
+        kept = "; ".join(map(escape, facts.constraints))
+        text += f"\n\nConstraints on members of the front: {kept}."
+    return text
+
+
+def _objectives(lines: tuple[ObjectiveLine, ...]) -> str:
+    scaled = all(line.reference and line.ideal for line in lines)
+    names = ("objective", "better", "this merge", *(("reference", "ideal") if scaled else ()))
+    rows = [names, ("---", "---", *["---:"] * (len(names) - 2))]
+    for line in lines:
+        way = "higher" if line.direction == "maximize" else "lower"
+        ends = (line.reference, line.ideal) if scaled else ()
+        rows.append((escape(line.name), way, line.value, *ends))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    about = "The objectives on the search split, scores in percent."
+    if scaled:
+        about += " The search's hypervolume is measured from `reference`, 0, to `ideal`, 1."
+    return f"{table}\n\n{about}"
 
 
 def _licenses(facts: CardFacts) -> str:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from morphing import zoo
+from morphing.runs.stages import STAGE_MODEL
 
 ZOO = "zoo:"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
@@ -20,7 +21,7 @@ def public(name: str) -> str:
     """A model's or dataset's name fit for publishing: of a local path only its last part.
 
     mergekit's ``model+adapter`` is taken apart where the adapter is a pinned id or an absolute
-    path; the zoo's folders get their ``zoo:`` names back.
+    path; the zoo's folders get their ``zoo:`` names back, and a run's ``stage:ps`` its own.
     """
     if name.startswith(ZOO) or hub_id(name):
         return name
@@ -30,6 +31,8 @@ def public(name: str) -> str:
     for member in zoo.MODELS:
         if Path(name) == zoo.model_folder(member):
             return f"{ZOO}{member}"
+    if Path(name).parts[-2:] == ("stages", "ps"):
+        return STAGE_MODEL
     return Path(name).name
 
 

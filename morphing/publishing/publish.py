@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import morphing
 from morphing.errors import MorphingError
-from morphing.publishing.card import CardFacts, ScoreLine, write_card
+from morphing.publishing.card import write_card
+from morphing.publishing.facts import CardFacts, ObjectiveLine, ScoreLine, Standing
 from morphing.publishing.push import check_push, push
+from morphing.runs import selection
+from morphing.runs.objectives import Scales, shown_value
 from morphing.runs.run import Part, Run
-from morphing.runs.trial import Result
+from morphing.runs.stages import STAGE_MODEL, stage_model
+from morphing.runs.trial import Result, Trial
 from morphing.runs.workbench import Progress, Workbench, quiet
 from morphing.sources.source import inspect
 
@@ -29,18 +34,25 @@ def card_facts(run: Run, number: int, title: str, token: str | None = None) -> C
     """
     trial = run.trial(number)
     spec, figures = run.spec, run.figures()
+    chosen = selection.selection(run, [number])
+    own = chosen.of_trial(number) if chosen else None
+    models = {model.name: model for model in chosen.models} if chosen else {}
+    stage = stage_model(run) if STAGE_MODEL in trial.recipe.references else None
     return CardFacts(
         title=title,
         base=spec.base,
         sources=spec.sources,
         recipe=trial.recipe,
         search=_lines(run, "search", trial.results or {}),
-        holdout=_lines(run, "holdout", run.holdout(number) or {}),
-        reference_search=_references(run, "search"),
-        reference_holdout=_references(run, "holdout"),
+        holdout=_lines(run, "holdout", run.holdout(number) or {}, own),
+        reference_search=_references(run, "search", {}),
+        reference_holdout=_references(run, "holdout", models),
         run={
             "sampler": spec.search.sampler,
-            "evaluations": len(figures.trials),
+            "space": spec.search.space.strategy,
+            "evaluations": figures.evaluations,
+            "failed": figures.failed,
+            "raced": figures.raced,
             "seed": spec.search.seed,
             "trial": number,
             "front": len(figures.front),
@@ -48,6 +60,10 @@ def card_facts(run: Run, number: int, title: str, token: str | None = None) -> C
         },
         version=morphing.__version__,
         licenses=_licenses(run, token),
+        stage=stage.recipe if stage else None,
+        objectives=_objectives(run, trial, figures.scales),
+        constraints=tuple(map(str, figures.scales.bounds)) if figures.scales else (),
+        standing=_standing(own, models, spec.sources),
     )
 
 
@@ -126,12 +142,15 @@ def publish(
     return url
 
 
-def _lines(run: Run, part: Part, results: Mapping[str, Result]) -> tuple[ScoreLine, ...]:
+def _lines(
+    run: Run, part: Part, results: Mapping[str, Result], known: selection.Standing | None = None
+) -> tuple[ScoreLine, ...]:
+    intervals = known.estimates.scores if known else {}
     lines = []
     for use in run.spec.benchmarks:
         benchmark = use.declaration
         if benchmark.name in results:
-            result = results[benchmark.name]
+            result, interval = results[benchmark.name], intervals.get(benchmark.name)
             split = (benchmark.holdout_split if part == "holdout" else None) or benchmark.split
             lines.append(
                 ScoreLine(
@@ -145,6 +164,7 @@ def _lines(run: Run, part: Part, results: Mapping[str, Result]) -> tuple[ScoreLi
                     value=result.value,
                     n=result.n,
                     stderr=result.stderr,
+                    interval=(interval.low, interval.high) if interval else None,
                 )
             )
     return tuple(lines)
@@ -159,7 +179,33 @@ def _licenses(run: Run, token: str | None) -> dict[str, str | None]:
         return {}
 
 
-def _references(run: Run, part: Part) -> dict[str, tuple[ScoreLine, ...]]:
+def _references(
+    run: Run, part: Part, known: Mapping[str, selection.Standing]
+) -> dict[str, tuple[ScoreLine, ...]]:
     return {
-        model: _lines(run, part, results) for model, results in run.reference_scores(part).items()
+        model: _lines(run, part, results, known.get(model))
+        for model, results in run.reference_scores(part).items()
     }
+
+
+def _objectives(run: Run, trial: Trial, scales: Scales | None) -> tuple[ObjectiveLine, ...]:
+    spec = run.spec
+    lines = []
+    for i, (name, direction) in enumerate(zip(spec.objectives, spec.directions, strict=True)):
+        shown = partial(shown_value, name)
+        ends = (shown(scales.reference[i]), shown(scales.ideal[i])) if scales else ()
+        lines.append(ObjectiveLine(name, direction, shown(trial.values[i]), *ends))
+    return tuple(lines)
+
+
+def _standing(
+    own: selection.Standing | None,
+    models: Mapping[str, selection.Standing],
+    sources: Iterable[str],
+) -> Standing | None:
+    known = [models[name] for name in sources if name in models]
+    if own is None or not known:
+        return None
+    best = max(known, key=lambda model: model.estimates.mean.value)
+    ahead = own.against[best.name].mean
+    return Standing(astuple(own.estimates.mean), best.name, astuple(ahead))

@@ -7,7 +7,8 @@ import yaml
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.publishing.card import EVAL_RESULTS, CardFacts, card_files, published_recipe
+from morphing.publishing.card import EVAL_RESULTS, card_files, published_recipe
+from morphing.publishing.facts import CardFacts
 from morphing.publishing.refusals import LOGIN, plain_refusals
 
 MARK = "morphing.json"

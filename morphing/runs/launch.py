@@ -13,8 +13,8 @@ from morphing.runs.run import Run
 _START_SECONDS = 20.0
 
 
-def start(run: Run, token: str | None = None, own_login: bool = True) -> None:
-    """Start or go on with ``run``; returns once its process holds it.
+def start(run: Run, token: str | None = None, own_login: bool = True, workers: int = 1) -> None:
+    """Start or go on with ``run``, with so many workers; returns once its process holds it.
 
     ``token`` reaches the process through its environment and is written nowhere. With
     ``own_login`` false (an app with many visitors) the process sees no login but ``token``.
@@ -31,9 +31,10 @@ def start(run: Run, token: str | None = None, own_login: bool = True) -> None:
     elif not own_login:
         environment["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
     log = run.folder / "log.txt"
+    command = [sys.executable, "-m", "morphing", "search", "--run", str(run.folder), "--resume"]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "morphing", "search", "--run", str(run.folder), "--resume"],
+            [*command, "--workers", str(workers)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

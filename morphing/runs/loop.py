@@ -1,30 +1,47 @@
-"""The run loop: propose, morph, score, tell, until the evaluations asked for are done."""
+"""A worker's loop: take a slot, propose, morph, score, tell, until the budget is used up."""
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from morphing.errors import MorphingError
-from morphing.merging.recipe import Recipe
-from morphing.runs.prepare import search_space
-from morphing.runs.run import Run
-from morphing.runs.spec import SPARSITY
-from morphing.runs.trial import Result, write_outputs
+from morphing.runs.evaluation import Evaluation, evaluate_recipe
+from morphing.runs.leases import (
+    Lease,
+    hours_of_work,
+    hours_together,
+    live_workers,
+    read_workers,
+)
+from morphing.runs.liveness import Heartbeats, LeaseLiveness
+from morphing.runs.objectives import scales
+from morphing.runs.proposal import propose, recipe_of
+from morphing.runs.queue import Claim, Queue
+from morphing.runs.run import REQUEST, Run
+from morphing.runs.seeds import Seed, seed_trials
+from morphing.runs.stages import Stage, open_stage, stages
+from morphing.runs.storage import place_of, plain_failures
+from morphing.runs.trial import write_outputs
 from morphing.runs.workbench import Stopwatch, Workbench
 from morphing.search.samplers import make_sampler
 
 if TYPE_CHECKING:
     import optuna
 
+    from morphing.search.samplers.history import Problem
+
 MAX_CONSECUTIVE_FAILURES = 3
 """So many failed trials in a row end the search: the fault is not the recipes'."""
 
 _STATUS_SECONDS = 0.3
+_WAIT_SECONDS = 0.2
 
 
 class StopRequested(Exception):
@@ -32,156 +49,317 @@ class StopRequested(Exception):
 
 
 class Loop:
-    """One process's work on a run, from where it stands to its last evaluation.
+    """One process's work on a run, from where it stands until its budget is used up.
 
-    ``changed`` is called after each change of the status; it may draw progress.
+    Args:
+        run: what to work on.
+        token: of the Hub.
+        changed: called after each change of the status; it may draw progress.
+        device: other than the spec's.
     """
 
     def __init__(
-        self, run: Run, token: str | None = None, changed: Callable[[], None] = lambda: None
+        self,
+        run: Run,
+        token: str | None = None,
+        changed: Callable[[], None] = lambda: None,
+        device: str | None = None,
     ) -> None:
         self.run = run
         self._token = token
         self._changed = changed
+        self._device = device
         self._durations: list[float] = []
         self._stopwatch = Stopwatch()
         self._saved = 0.0
+        self._lease: Lease
 
     def search(self) -> None:
-        """Run to the end. Returns when it is finished or was asked to stop.
+        """Work alone, or with those that join. Returns when the run is finished or was stopped.
 
         Raises:
             MorphingError: the run cannot go on; the status says why, nothing told is lost.
         """
         with self.run.writing():
             self.run.request("run")
-            total = self.run.spec.search.evaluations
-            self._save(state="preparing", message="", step="", done=self._done(), total=total)
+            self._work()
+
+    def join(self) -> None:
+        """Work beside others, or alone until others join.
+
+        Raises:
+            MorphingError: as :meth:`search`.
+        """
+        if not self.run.status().active:
+            # Here alone: of workers with other copies of the folder nothing is known.
+            self.run.note_request("run")
+        self._work()
+
+    def _work(self) -> None:
+        device = self._device or self.run.spec.device
+        with plain_failures(), Lease(self.run.folder, device) as self._lease:
+            if not self._others():  # beside others the run's status is theirs
+                total = self.run.spec.search.evaluations
+                self._save(state="preparing", message="", total=total)
             try:
-                self._search()
+                message = self._search()
             except StopRequested:
-                self._save(state="stopped", message="stopped on request", step="")
+                self._end("stopped", "stopped on request")
             except KeyboardInterrupt:
-                self._save(state="stopped", message="interrupted", step="")
+                self._end("stopped", "interrupted")
                 raise
             except BaseException as error:
-                self._save(state="failed", message=_sentence(error), step="")
+                self._end("failed", sentence(error))
                 raise
             else:
-                self._save(state="finished", step="", seconds_left=0.0)
+                self._end("finished", message)
 
-    def _search(self) -> None:
+    def _search(self) -> str:
+        """Work to the end; returns why it came early, if it did."""
         spec = self.run.spec
-        total = spec.search.evaluations
-        if self._done() >= total:
-            return
-        workbench = Workbench(self.run, self._token, self._progress)
-        workbench.reference_results("search", self._progress)
+        queue, total = self._queue(), spec.search.evaluations
+        if queue.told(total) == total:
+            return ""
+        self._save(done=queue.told(total))
+        workbench = Workbench(self.run, self._token, self._progress, self._device)
+        with self._one_at_a_time("references"):
+            workbench.reference_results("search", self._progress)
+            scales(self.run)
         self._save(state="running")
+        self._known = {trial.number for trial in _history(self.run.study)}
+        for stage in stages(spec, workbench.layers, workbench.architecture):
+            if queue.told(stage.end_slot) == stage.end_slot:
+                continue
+            open_stage(self.run, stage, workbench, self._progress)
+            self.run.study.sampler = make_sampler(
+                spec.search.sampler, spec.search.seed, self._problem(stage, workbench)
+            )
+            if message := self._search_stage(stage, workbench, queue):
+                return message
+        return ""
 
-        study = self.run.study
-        _fail_unfinished(study)
-        study.sampler = make_sampler(
-            spec.search.sampler, spec.search.seed, objectives=spec.objectives
+    def _queue(self) -> Queue:
+        if place_of(self.run.folder) is None:
+            guard = FileLock(self.run.folder / "workers" / "queue.lock")
+            return Queue(
+                self.run.study, self._lease.id, LeaseLiveness(self.run.folder), guard=guard
+            )
+        self._heard = self.run.study.user_attrs.get(REQUEST)
+        self._lease.renewals.append(self._hear)
+        return Queue(self.run.study, self._lease.id, Heartbeats(self.run.study, self._lease))
+
+    def _problem(self, stage: Stage, workbench: Workbench) -> Problem:
+        from morphing.search.samplers.history import Problem
+
+        spec, fixed = self.run.spec, scales(self.run)
+        with self._one_at_a_time("relevance"):
+            relevance = workbench.relevance(stage.space)
+        return Problem(
+            objectives=spec.objectives,
+            tasks=tuple(use.declaration.name for use in spec.tasks),
+            space=stage.space.distributions(),
+            reference=fixed.reference,
+            ideal=fixed.ideal,
+            weights=spec.search.weights or None,
+            start=stage.space.start(),
+            relevance=relevance or None,
+            first_slot=stage.first_slot,
+            budget=stage.end_slot - stage.first_slot,
         )
-        space = search_space(spec, workbench.layers)
-        failures = 0
-        while (done := self._done()) < total:
-            self._stopwatch = Stopwatch()
+
+    def _search_stage(self, stage: Stage, workbench: Workbench, queue: Queue) -> str:
+        total = self.run.spec.search.evaluations
+        seeds = seed_trials(self.run.spec, stage.space) if stage.first_slot == 0 else []
+        while (done := queue.told(stage.end_slot)) < stage.end_slot:
             self._save(done=done, seconds_left=self._seconds_left(total - done))
-            self._progress("proposing", 0, 1)
-            trial = study.ask(fixed_distributions=dict(space.distributions()))
-            recipe = space.recipe(trial.params)
-            trial.set_user_attr("recipe", dict(recipe.config))
-            trial.set_user_attr("mask_seed", recipe.mask_seed)
-            error = self._evaluate(workbench, study, trial)
-            failures = failures + 1 if error else 0
-            if failures == MAX_CONSECUTIVE_FAILURES:
-                raise MorphingError(
-                    f"{failures} trials in a row failed, the last with: {error}"
-                    " Mend that and resume the run."
-                )
+            if message := self._used_up():
+                return message
+            claim = queue.claim(stage.end_slot)
+            if claim is None:
+                self._progress("waiting for other workers", 0, 0)
+                time.sleep(_WAIT_SECONDS)
+                continue
+            self._stopwatch = Stopwatch()
+            self._lease.update(trial=claim.number)
+            try:
+                self._try(claim, stage, seeds, workbench, queue)
+            except BaseException:
+                queue.give_back(claim)
+                raise
+            finally:
+                self._lease.update(trial=None)
             self._durations.append(self._stopwatch.seconds)
+            self._check_failures()
         self._save(done=done)
+        return ""
 
-    def _evaluate(
-        self, workbench: Workbench, study: optuna.Study, trial: optuna.Trial
-    ) -> str | None:
-        """Score one trial and tell the study; returns why it failed, if it did."""
+    def _try(
+        self, claim: Claim, stage: Stage, seeds: Sequence[Seed], workbench: Workbench, queue: Queue
+    ) -> None:
+        """Propose and score a recipe, and tell what came out."""
+        from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        from morphing.search.samplers.history import ERROR
+
         try:
-            recipe = self.run_recipe(trial)
-            distance = workbench.morph(recipe)
-            scores = workbench.score("search", self._progress)
-            values = [
-                -distance if name == SPARSITY else scores[name].value
-                for name in self.run.spec.objectives
-            ]
-            if not all(map(math.isfinite, values)):
-                raise MorphingError(f"trial {trial.number} scored {values}, which is not finite.")
-        except StopRequested:
-            study.tell(trial, state=_fail_state())
-            raise
-        except (MorphingError, ArithmeticError, ValueError, RuntimeError) as error:
-            sentence = _sentence(error)
-            trial.set_user_attr("error", sentence)
-            study.tell(trial, state=_fail_state())
-            return sentence
-        write_outputs(
-            self.run.outputs_path(trial.number), {n: s.outputs for n, s in scores.items()}
+            self._progress("proposing", 0, 1)
+            params = propose(self.run.study, stage, claim, seeds)
+            try:
+                recipe = recipe_of(self.run.study, stage, claim, params)
+                rivals = self.run.complete() if self.run.spec.search.racing else ()
+                evaluation = evaluate_recipe(self.run, workbench, recipe, rivals, self._progress)
+            except (StopRequested, UpdateFinishedTrialError, StorageInternalError):
+                raise
+            except Exception as error:  # whatever a recipe or a benchmark does wrong
+                queue.finish(claim, TrialState.FAIL, attributes={ERROR: sentence(error)})
+                return
+            self._tell(claim, evaluation, queue)
+        except UpdateFinishedTrialError:
+            queue.give_back(claim)  # this worker was taken for dead, and another does it
+
+    def _tell(self, claim: Claim, evaluation: Evaluation, queue: Queue) -> None:
+        from optuna.trial import TrialState
+
+        from morphing.search.samplers.history import RACED, VARIANCES
+
+        variances = list(evaluation.variances)
+        seconds = self._stopwatch.seconds
+        if evaluation.raced:
+            known = {
+                "values": list(evaluation.values),
+                "variances": variances,
+                "samples": dict(evaluation.samples),
+            }
+            queue.finish(claim, TrialState.PRUNED, attributes={RACED: known, "seconds": seconds})
+            return
+        path = self.run.outputs_path(claim.number)
+        write_outputs(path, evaluation.outputs)
+        results = {name: asdict(result) for name, result in evaluation.results.items()}
+        attributes = {"results": results, VARIANCES: variances, "seconds": seconds}
+        kept = queue.finish(
+            claim, TrialState.COMPLETE, evaluation.values, attributes, evaluation.constraints
         )
-        results = {name: asdict(Result.of(score)) for name, score in scores.items()}
-        trial.set_user_attr("results", results)
-        trial.set_user_attr("seconds", self._stopwatch.seconds)
-        study.tell(trial, values)
-        return None
+        if not kept:
+            path.unlink(missing_ok=True)
 
-    @staticmethod
-    def run_recipe(trial: optuna.Trial) -> Recipe:
-        """The recipe as the journal keeps it, so that what is scored is what is recorded."""
-        return Recipe(trial.user_attrs["recipe"], trial.user_attrs["mask_seed"])
+    # --- when to end ---------------------------------------------------------------------------
 
-    def _done(self) -> int:
-        return len(self.run.trials())
+    def _used_up(self) -> str:
+        """Which part of the budget, beside evaluations, is used up; nothing while none is."""
+        search = self.run.spec.search
+        if search.hours or search.gpu_hours:
+            workers = read_workers(self.run.folder)
+            if search.hours and hours_of_work(workers) >= search.hours:
+                return f"ended after {search.hours:g} hours of work"
+            if search.gpu_hours and hours_together(workers) >= search.gpu_hours:
+                return f"ended after {search.gpu_hours:g} hours of all workers together"
+        if search.stalled and self.run.figures().stalled >= search.stalled:
+            return f"ended after {search.stalled} evaluations in a row without hypervolume"
+        return ""
+
+    def _check_failures(self) -> None:
+        """Stop where the last trials told since this worker began all failed."""
+        from optuna.trial import TrialState
+
+        from morphing.search.samplers.history import ERROR
+
+        trials = [t for t in _history(self.run.study) if t.number not in self._known]
+        last = trials[-MAX_CONSECUTIVE_FAILURES:]
+        failed = [trial for trial in last if trial.state == TrialState.FAIL]
+        if len(failed) == MAX_CONSECUTIVE_FAILURES:
+            raise MorphingError(
+                f"{len(failed)} trials in a row failed, the last with:"
+                f" {failed[-1].user_attrs[ERROR]} Mend that and resume the run."
+            )
 
     def _seconds_left(self, remaining: int) -> float | None:
         recent = self._durations[-10:]
-        return statistics.fmean(recent) * remaining if recent else None
+        if not recent:
+            return None
+        workers = max(len(live_workers(self.run.folder)), 1)
+        seconds = statistics.fmean(recent) * remaining / workers
+        if hours := self.run.spec.search.hours:
+            left = hours - hours_of_work(read_workers(self.run.folder))
+            seconds = min(seconds, max(3600 * left, 0.0))
+        return seconds
+
+    # --- what others see, and ask --------------------------------------------------------------
+
+    @contextmanager
+    def _one_at_a_time(self, name: str) -> Iterator[None]:
+        """Let one worker do what others need too, while they wait and can be stopped."""
+        lock = FileLock(self.run.folder / "workers" / f"{name}.lock")
+        while True:
+            try:
+                lock.acquire(timeout=_WAIT_SECONDS)
+                break
+            except Timeout:
+                self._progress("waiting for another worker", 0, 0)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _progress(self, step: str, done: int, total: int) -> None:
         """Show where a step stands, and obey what was asked meanwhile."""
         now = time.monotonic()
         if done in (0, total) or now - self._saved > _STATUS_SECONDS:
             self._saved = now
-            self._save(step=step, step_done=done, step_total=total)
+            self._lease.update(step=step, step_done=done, step_total=total)
+            self._changed()
         if self.run.requested() == "pause":
-            state = self.run.status().state
+            state = self._lease.worker.state
             self._save(state="paused")
             while self.run.requested() == "pause":
-                time.sleep(0.2)
+                time.sleep(_WAIT_SECONDS)
             self._stopwatch.skip(time.monotonic() - now)
             self._save(state=state)
         if self.run.requested() == "stop":
             raise StopRequested
 
-    def _save(self, **changes: object) -> None:
+    def _hear(self) -> None:
+        """Note what was asked where another copy of the folder is."""
+        from optuna.exceptions import StorageInternalError
+
+        try:
+            asked = self.run.study.user_attrs.get(REQUEST)
+        except StorageInternalError:
+            return  # the loop itself meets the failure too, and says so
+        if asked is not None and asked != self._heard:
+            self._heard = asked
+            self.run.note_request(asked[0])
+
+    def _save(self, **changes: Any) -> None:
+        """Change the run's status and, where it is one, this worker's state."""
         self.run.save_status(**changes)
+        if "state" in changes:
+            self._lease.update(state=changes["state"])
         self._changed()
 
+    def _end(self, state: str, message: str) -> None:
+        """Leave the run. A worker that fails beside others leaves its status to them."""
+        if not (state == "failed" and self._others()):
+            left = {"seconds_left": 0.0} if state == "finished" else {}
+            done = {"done": self._told()} if state == "finished" else {}
+            self.run.save_status(state=state, message=message, **left, **done)
+        self._lease.update(state=state, message=message, step="", step_done=0, step_total=0)
+        self._changed()
 
-def _fail_unfinished(study: optuna.Study) -> None:
-    """Close the trials a killed process left in flight; their slot is proposed again."""
-    import optuna
+    def _others(self) -> bool:
+        return any(w.id != self._lease.id for w in live_workers(self.run.folder))
 
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=_fail_state())
-
-
-def _fail_state() -> optuna.trial.TrialState:
-    import optuna
-
-    return optuna.trial.TrialState.FAIL
+    def _told(self) -> int:
+        return len(_history(self.run.study))
 
 
-def _sentence(error: BaseException) -> str:
+def _history(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    from morphing.search.samplers.history import history
+
+    return history(study)
+
+
+def sentence(error: BaseException) -> str:
+    """What is said of an error to whoever runs the search."""
     text = str(error) if isinstance(error, MorphingError) else f"{type(error).__name__}: {error}"
     return text if text.endswith(".") else f"{text}."

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morphing.devices import check_memory, resolve_device
 from morphing.runs.run import Run
-from morphing.runs.spec import RunSpec
+from morphing.runs.seeds import pin_seeds
+from morphing.runs.spec import Constraint, RunSpec
+from morphing.runs.stages import Stage, stages
 from morphing.search.space import SearchSpace
+
+if TYPE_CHECKING:
+    from morphing.sources.source import Inspection
 
 
 def prepare(spec: RunSpec, token: str | None = None) -> RunSpec:
-    """Pin every revision; check that the sources fit each other, the memory and the benchmarks.
+    """Pin every revision; check that sources, memory, search space, seeds and benchmarks fit.
 
     Of models only headers are read. Of each benchmark a sample of each split is made, so that a
     wrong column is told now and not after gigabytes of weights.
 
     Raises:
-        MorphingError: an unknown or gated id, sources that do not fit, too little memory, a
-            benchmark that does not fit its dataset.
+        MorphingError: an unknown or gated id, sources that do not fit, too little memory, a search
+            space or a seed that cannot be, a benchmark that does not fit its dataset.
     """
     import torch
 
@@ -38,20 +47,25 @@ def prepare(spec: RunSpec, token: str | None = None) -> RunSpec:
         vocabularies_aligned=spec.tokenizer_source is not None,
     )
     dtype = spec.dtype if spec.dtype != "auto" else base.dtype
-    needed = required_memory(base, sources, getattr(torch, dtype), spec.placement)
-    check_memory(needed, device)
+    kept = _with_stage_model(spec, base, sources, getattr(torch, dtype).itemsize)
+    check_memory(required_memory(base, kept, getattr(torch, dtype), spec.placement), device)
+    models, written = (base, *sources), (spec.base, *spec.sources)
+    names = {name: model.name for name, model in zip(written, models, strict=True)}
+    seeds = pin_seeds(spec.search.seeds, names, partial(pin, token=token))
     pinned = spec.model_copy(
         update={
             "base": base.name,
             "sources": tuple(source.name for source in sources),
             "dtype": dtype,
+            "search": spec.search.model_copy(update={"seeds": seeds}),
+            "constraints": tuple(_with_names(bound, names) for bound in spec.constraints),
             "benchmarks": tuple(
                 use.model_copy(update={"benchmark": pin_benchmark(use.declaration, token)})
                 for use in spec.benchmarks
             ),
         }
     )
-    search_space(pinned, base.layers)
+    _check_space(stages(pinned, base.layers, base.architecture), base)
     for use in pinned.benchmarks:
         for part in ("search", "holdout"):
             load_samples(use.declaration, part, 1, token=token)
@@ -67,20 +81,26 @@ def create_run(folder: Path, spec: RunSpec, token: str | None = None) -> Run:
     return Run.create(folder, prepare(spec, token))
 
 
-def search_space(spec: RunSpec, layers: int) -> SearchSpace:
-    """The search space of a pinned spec over a model with ``layers`` layers.
+def _with_names(constraint: Constraint, names: Mapping[str, str]) -> Constraint:
+    """The constraint with the model it names, if any, called as the run calls it."""
 
-    Raises:
-        MorphingError: the method cannot merge this many sources, or has too few layers to group.
-    """
-    return SearchSpace(
-        method=spec.method,
-        base=spec.base,
-        sources=spec.sources,
-        layers=layers,
-        layer_groups=spec.search.layer_groups,
-        dtype="float32",
-        out_dtype=spec.dtype,
-        tokenizer_source=spec.tokenizer_source,
-        mask_seed=spec.search.seed,
-    )
+    def pinned(limit: float | str | None) -> float | str | None:
+        return names.get(limit, limit) if isinstance(limit, str) else limit
+
+    limits = {"at_least": pinned(constraint.at_least), "at_most": pinned(constraint.at_most)}
+    return constraint.model_copy(update=limits)
+
+
+def _with_stage_model(
+    spec: RunSpec, base: Inspection, sources: Sequence[Inspection], itemsize: int
+) -> list[Inspection]:
+    """The sources, and the model that a search in two stages makes and keeps beside them."""
+    if spec.search.space.strategy != "ps+dfs":
+        return list(sources)
+    return [*sources, replace(base, bytes=base.parameters * itemsize)]
+
+
+def _check_space(found: Sequence[Stage], base: Inspection) -> None:
+    for stage in found:
+        if isinstance(stage.space, SearchSpace):
+            stage.space.parts.check(base.tensors)

@@ -7,21 +7,22 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.runs.journal import cut_torn_line, open_journal
-from morphing.runs.spec import RunSpec, load_spec
-from morphing.runs.trial import Result, Trial, read_outputs, write_atomically
-from morphing.search import pareto
+from morphing.runs.figures import Figures, figures_of
+from morphing.runs.leases import Worker, is_held, live_workers
+from morphing.runs.records import RESULTS, Record, outputs_beside, read_record
+from morphing.runs.spec import RunSpec, load_spec, parse_spec
+from morphing.runs.stages import with_evaluations
+from morphing.runs.storage import JOURNAL, open_study, place_of, plain_failures
+from morphing.runs.trial import Raced, Result, Trial, read_outputs, write_atomically
 
 if TYPE_CHECKING:
     import optuna
@@ -30,8 +31,8 @@ State = Literal["new", "preparing", "running", "paused", "stopped", "finished", 
 Request = Literal["run", "pause", "stop"]
 Part = Literal["search", "holdout"]
 
-_RESULTS = TypeAdapter(dict[str, Result])
-_STUDY = "search"
+REQUEST = "request"
+"""User attribute of a study in a database: what was last asked of all workers, and when."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +49,33 @@ class Status:
     step_total: int = 0
     seconds_left: float | None = None
     updated: float = 0.0
+    workers: tuple[Worker, ...] = ()
+    """The workers that live, and what each does; the step above is theirs if it is one alone."""
 
     @property
     def active(self) -> bool:
-        """Whether a process works on the run."""
+        """Whether anybody works on the run."""
         return self.state in ("preparing", "running", "paused")
 
 
 class Run:
-    """A search on disk. Any number of readers, one writer at a time (see :meth:`writing`).
+    """A search on disk. Any number of readers and of workers, and one ``morphing search``.
 
     ``docs/architecture.md`` lists the files.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, storage: str | None = None) -> None:
         """Open the run in ``folder``.
+
+        Args:
+            folder: the run's.
+            storage: the URL of a run's storage again, where its password is not known otherwise.
 
         Raises:
             MorphingError: there is no run in ``folder``, or its spec is damaged.
         """
         self.folder = folder.resolve()
+        self._storage = storage
         if not (self.folder / "spec.yaml").is_file():
             raise MorphingError(
                 f"There is no run in {folder}: give a folder made by `morphing search`."
@@ -105,10 +113,18 @@ class Run:
         """The pinned spec."""
         return load_spec(self.folder / "spec.yaml")
 
-    def set_evaluations(self, evaluations: int) -> None:
-        """Change how many evaluations are asked for in all."""
-        search = self.spec.search.model_copy(update={"evaluations": evaluations})
-        spec = self.spec.model_copy(update={"search": search})
+    def set_budget(
+        self,
+        evaluations: int | None = None,
+        hours: float | None = None,
+        stalled: int | None = None,
+    ) -> None:
+        """Change when the search ends; what is None stays."""
+        spec = with_evaluations(self.spec, evaluations) if evaluations else self.spec
+        changes = {"hours": hours, "stalled": stalled}
+        given = {name: value for name, value in changes.items() if value is not None}
+        spec = spec.model_copy(update={"search": spec.search.model_copy(update=given)})
+        spec = parse_spec(spec.model_dump(), "The command line")
         write_atomically(self.folder / "spec.yaml", spec.to_yaml().encode())
         self.__dict__.pop("spec", None)
 
@@ -116,26 +132,18 @@ class Run:
 
     @cached_property
     def study(self) -> optuna.Study:
-        """The Optuna study, made if missing. Its journal is read again at every use."""
-        import optuna
+        """The Optuna study, made if missing. Its storage is read again at every use.
 
-        # It would announce every study it opens, between the lines of our own output.
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            storage=open_journal(self.folder / "journal.log"),
-            study_name=_STUDY,
-            directions=["maximize"] * len(self.spec.objectives),
-            load_if_exists=True,
-        )
-        if not study.metric_names:
-            study.set_metric_names(list(self.spec.objectives))
-        return study
+        Raises:
+            MorphingError: the storage cannot be opened.
+        """
+        return open_study(self.folder, self.spec.directions, self.spec.objectives, self._storage)
 
     def trials(self) -> list[Trial]:
-        """The trials that were told, in order; those cut short by a kill or a stop are not."""
-        if not (self.folder / "journal.log").exists():
+        """The trials that were told, one a slot, in the order of slots."""
+        if place_of(self.folder) is None and not (self.folder / JOURNAL).exists():
             return []
-        return [_trial(t) for t in self.study.get_trials(deepcopy=False) if _told(t)]
+        return [_trial(trial) for trial in _history(self.study)]
 
     def trial(self, number: int) -> Trial:
         """One completed trial.
@@ -158,45 +166,48 @@ class Run:
 
     def figures(self) -> Figures:
         """Front, knee and hypervolume of the trials so far."""
-        trials = self.complete()
-        if not trials:
-            return Figures((), (), None, ())
-        values = np.array([trial.values for trial in trials])
-        on_front = pareto.front(values)
-        members = [trial for trial, chosen in zip(trials, on_front, strict=True) if chosen]
-        at_knee = pareto.knee(values[on_front])
-        history = pareto.hypervolume_history(values, pareto.reference_point(values))
-        return Figures(
-            tuple(trials),
-            tuple(trial.number for trial in members),
-            None if at_knee is None else members[at_knee].number,
-            tuple(history),
-        )
+        return figures_of(self)
 
     # --- scores outside the search -----------------------------------------------------------
 
-    def reference_scores(self, part: Part) -> dict[str, dict[str, Result]]:
-        """Results of the base and the sources by model name, as far as they were scored."""
+    def references(self, part: Part) -> dict[str, Record]:
+        """What is known of the base and the sources by model name, as far as they were scored."""
         folder = self.folder / "references" / part
-        return {
-            data["model"]: _RESULTS.validate_python(data["results"])
-            for data in map(_read_json, sorted(folder.glob("*.json")))
-        }
+        found = (read_record(path) for path in sorted(folder.glob("*.json")))
+        return {record.model: record for record in found}
 
-    def save_reference(self, part: Part, model: str, results: Mapping[str, Result]) -> None:
-        """Record the base's or a source's results."""
-        models = (self.spec.base, *self.spec.sources)
-        path = self.folder / "references" / part / f"{models.index(model):02d}.json"
-        _write_json(path, {"model": model, "results": _plain(results)})
+    def reference_scores(self, part: Part) -> dict[str, Mapping[str, Result]]:
+        """Results of the base and the sources by model name, as far as they were scored."""
+        return {model: record.results for model, record in self.references(part).items()}
 
-    def holdout(self, number: int) -> dict[str, Result] | None:
+    def reference_values(self) -> dict[str, dict[str, float]]:
+        """Natural values on the search split of base and sources, by model and by name, for the
+        run's scales; a model that an earlier version scored, without its measures, is left out.
+        """
+        found = self.references("search").items()
+        return {model: record.values for model, record in found if record.measures}
+
+    def reference_path(self, part: Part, model: str) -> Path:
+        """Where the base's or a source's record lies."""
+        place = (self.spec.base, *self.spec.sources).index(model)
+        return self.folder / "references" / part / f"{place:02d}.json"
+
+    def holdout(self, number: int) -> Mapping[str, Result] | None:
         """A trial's results on the holdout, or None where it was not scored there yet."""
-        path = self.folder / "holdout" / f"{number:05d}.json"
-        return _RESULTS.validate_python(_read_json(path)) if path.exists() else None
+        path = self.holdout_path(number)
+        return read_record(path).results if path.exists() else None
 
-    def save_holdout(self, number: int, results: Mapping[str, Result]) -> None:
-        """Record a trial's results on the holdout."""
-        _write_json(self.folder / "holdout" / f"{number:05d}.json", _plain(results))
+    def holdout_path(self, number: int) -> Path:
+        """Where a trial's record on the holdout lies."""
+        return self.folder / "holdout" / f"{number:05d}.json"
+
+    def holdout_outputs(self, number: int) -> dict[str, list[dict[str, Any]]]:
+        """A trial's per-sample outputs on the holdout by benchmark; none of earlier versions."""
+        return _outputs(outputs_beside(self.holdout_path(number)))
+
+    def reference_outputs(self, part: Part, model: str) -> dict[str, list[dict[str, Any]]]:
+        """The base's or a source's per-sample outputs by benchmark; none of earlier versions."""
+        return _outputs(outputs_beside(self.reference_path(part, model)))
 
     def outputs_path(self, number: int) -> Path:
         """Where a trial's per-sample outputs lie."""
@@ -210,10 +221,10 @@ class Run:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the run as its one writer; mends what a killed one left behind.
+        """Hold the run as its one search. Workers that join it do not hold it so.
 
         Raises:
-            MorphingError: another process works on this run.
+            MorphingError: another search works on this run.
         """
         lock = FileLock(self.folder / "run.lock")
         try:
@@ -221,37 +232,29 @@ class Run:
         except Timeout as error:
             raise MorphingError(
                 f"The run {self.name} is being worked on by another process:"
-                " stop that one first, or watch it in the app."
+                f" `morphing worker {self.folder}` joins it, `morphing stop` ends it."
             ) from error
         try:
-            cut_torn_line(self.folder / "journal.log")
             yield
         finally:
             lock.release()
 
-    def _held(self) -> bool:
-        lock = FileLock(self.folder / "run.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
-
     def status(self) -> Status:
-        """Where the run stands; a process that vanished shows as ``stopped``."""
+        """Where the run stands; if everybody who worked on it vanished, that is ``stopped``."""
         path = self.folder / "status.json"
         if not path.exists():
             return Status(total=self.spec.search.evaluations)
         status = Status(**_read_json(path))
-        if status.active and not self._held():
-            status = Status(**{**asdict(status), "state": "stopped", "message": "interrupted"})
+        if workers := live_workers(self.folder):
+            return _of_workers(status, tuple(workers))
+        if status.active and not is_held(self.folder / "run.lock"):
+            return replace(status, state="stopped", message="interrupted")
         return status
 
     def save_status(self, **changes: Any) -> None:
-        """Change fields of the status (the writer's)."""
+        """Change fields of what the status says of the run as a whole."""
         path = self.folder / "status.json"
-        known = {field.name for field in fields(Status)}
+        known = {field.name for field in fields(Status)} - {"workers"}
         before = _read_json(path) if path.exists() else {}
         unknown = set(changes) - known
         if unknown:
@@ -259,7 +262,17 @@ class Run:
         _write_json(path, {**before, **changes, "updated": time.time()}, durable=False)
 
     def request(self, request: Request) -> None:
-        """Ask the writer to go on, to pause or to stop; it looks between batches of samples."""
+        """Ask all workers to go on, to pause or to stop; they look between batches of samples.
+
+        Where the study is in a database, workers with another copy of the folder hear of it too.
+        """
+        self.note_request(request)
+        if place_of(self.folder) is not None:
+            with plain_failures():
+                self.study.set_user_attr(REQUEST, [request, time.time()])
+
+    def note_request(self, request: Request) -> None:
+        """Ask the workers that share this folder."""
         write_atomically(self.folder / "control", request.encode())
 
     def requested(self) -> Request:
@@ -267,16 +280,6 @@ class Run:
         path = self.folder / "control"
         asked = path.read_text() if path.exists() else "run"
         return "pause" if asked == "pause" else "stop" if asked == "stop" else "run"
-
-
-@dataclass(frozen=True)
-class Figures:
-    """A run's figures: trials in order, numbers of the front, of its knee, hypervolume by trial."""
-
-    trials: tuple[Trial, ...]
-    front: tuple[int, ...]
-    knee: int | None
-    hypervolume: tuple[float, ...]
 
 
 def list_runs(root: Path) -> list[Run]:
@@ -289,25 +292,44 @@ def _modified(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def _told(trial: optuna.trial.FrozenTrial) -> bool:
-    return trial.state.is_finished() and (trial.values is not None or "error" in trial.user_attrs)
+def _of_workers(status: Status, workers: tuple[Worker, ...]) -> Status:
+    """The status of a run that workers are at."""
+    states = {worker.state for worker in workers}
+    first: tuple[State, ...] = ("running", "preparing", "paused")
+    state = next((state for state in first if state in states), status.state)
+    status = replace(status, state=state, workers=workers, message="")
+    if len(workers) > 1:
+        return replace(status, step=f"{len(workers)} workers", step_done=0, step_total=0)
+    (only,) = workers
+    return replace(status, step=only.step, step_done=only.step_done, step_total=only.step_total)
+
+
+def _history(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    from morphing.search.samplers.history import history
+
+    return history(study)
 
 
 def _trial(trial: optuna.trial.FrozenTrial) -> Trial:
     attrs = trial.user_attrs
+    raced = attrs.get("raced")
     return Trial(
         number=trial.number,
         params=trial.params,
-        recipe=Recipe(attrs["recipe"], attrs["mask_seed"]),
+        # A point of the space that is no recipe (a path that is too long) has none.
+        recipe=Recipe(attrs.get("recipe", {}), attrs.get("mask_seed", 0)),
         values=tuple(trial.values or ()),
-        results=_RESULTS.validate_python(attrs.get("results", {})),
+        results=RESULTS.validate_python(attrs.get("results", {})),
         seconds=attrs.get("seconds", 0.0),
         error=attrs.get("error"),
+        constraints=tuple(trial.constraints.values()),
+        raced=Raced.read(raced) if raced else None,
+        seed=attrs.get("seed"),
     )
 
 
-def _plain(results: Mapping[str, Result]) -> dict[str, Any]:
-    return {name: asdict(result) for name, result in results.items()}
+def _outputs(path: Path) -> dict[str, list[dict[str, Any]]]:
+    return read_outputs(path) if path.exists() else {}
 
 
 def _read_json(path: Path) -> Any:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark
 from morphing.devices import DEVICES
 from morphing.errors import MorphingError
+from morphing.search.options import SpaceOptions
 from morphing.search.ranges import METHODS, SEARCHABLE, refusal
 from morphing.search.samplers import SAMPLERS
 from morphing.zoo import BENCHMARKS as ZOO_BENCHMARKS
@@ -19,6 +20,21 @@ from morphing.zoo import SPECIALISTS
 
 SPARSITY = "sparsity"
 """The objective −Σ|θ − θ_base| / Σ|θ_base| (MM-MO's sparsity metric, relative to the base)."""
+Direction = Literal["maximize", "minimize"]
+MEASURES: dict[str, Direction] = {
+    SPARSITY: "maximize",
+    "parameters": "minimize",
+    "layers": "minimize",
+    "tokens": "minimize",
+    "throughput": "maximize",
+}
+"""Objectives that are no benchmark's score, and which way each is better: sparsity; the model's
+size in parameters and layers; mean generated tokens an answer; generated tokens a second (of the
+machine it runs on, so never the same twice)."""
+SOURCES = "sources"
+"""In a constraint: each of the sources."""
+SEEDS = (SOURCES, "uniform")
+"""Names of seeds: each source alone, and the equal average of all."""
 
 
 class _Model(BaseModel):
@@ -33,6 +49,9 @@ class BenchmarkUse(_Model):
     holdout: Annotated[int, Field(ge=1)] = 500
     objective: bool = True
     """False: scored on the holdout only, for the report; the search never sees it."""
+    direction: Direction = "maximize"
+    reference: float | None = None
+    """The score hypervolume counts from; by default a little below the worst of the sources."""
 
     @property
     def declaration(self) -> Benchmark:
@@ -40,13 +59,60 @@ class BenchmarkUse(_Model):
         return get_benchmark(self.benchmark) if isinstance(self.benchmark, str) else self.benchmark
 
 
+class MeasureUse(_Model):
+    """An objective that is no benchmark's score."""
+
+    measure: str
+    direction: Direction | None = None
+    """By default the measure's own (``MEASURES``)."""
+    reference: float | None = None
+    """The value hypervolume counts from; by default a little worse than all sources."""
+
+    @field_validator("measure")
+    @classmethod
+    def _known_measure(cls, value: str) -> str:
+        if value not in MEASURES:
+            raise ValueError(f"unknown measure {value!r}: choose one of {', '.join(MEASURES)}")
+        return value
+
+
+class Constraint(_Model):
+    """A bound that recipes must keep to be on the front."""
+
+    on: str
+    """A benchmark that is an objective, or a measure."""
+    at_least: float | str | None = None
+    """A number; or a model of the run (or ``sources``: each of them), for its own value."""
+    at_most: float | str | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Constraint:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a constraint needs at_least or at_most")
+        return self
+
+
 class SearchOptions(_Model):
     """How the search space is searched, and for how long."""
 
-    sampler: str = "mmmo"
+    sampler: str = "qlognehvi"
     evaluations: Annotated[int, Field(ge=1)] = 30
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """The search also ends after so many hours of work, counted over resumes, without pauses."""
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """The search also ends after so many hours of all its workers together."""
+    stalled: Annotated[int, Field(ge=1)] | None = None
+    """The search also ends after so many evaluations in a row that add no hypervolume."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    layer_groups: Annotated[int, Field(ge=1)] = 1
+    space: SpaceOptions = SpaceOptions()
+    seeds: tuple[str | dict[str, Any], ...] = ()
+    """Recipes to try first: ``sources`` (each alone), ``uniform`` (their equal average), the path
+    of a mergekit YAML, or its contents."""
+    weights: dict[str, float] = {}
+    """For samplers that follow one number: the objectives' weights, normalised ones; by default
+    1 for every benchmark."""
+    racing: bool = False
+    """Whether recipes that a part of the samples shows to be dominated are given up early."""
 
     @field_validator("sampler")
     @classmethod
@@ -64,7 +130,9 @@ class RunSpec(_Model):
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
     method: str = "dare_ties"
     benchmarks: Annotated[tuple[BenchmarkUse, ...], Field(min_length=1)]
-    sparsity: bool = True
+    measures: tuple[MeasureUse, ...] = (MeasureUse(measure=SPARSITY),)
+    """Objectives beside the benchmarks."""
+    constraints: tuple[Constraint, ...] = ()
     search: SearchOptions = SearchOptions()
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -81,6 +149,13 @@ class RunSpec(_Model):
     def _names_alone(cls, value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [{"benchmark": v} if isinstance(v, str) else v for v in value]
+        return value
+
+    @field_validator("measures", mode="before")
+    @classmethod
+    def _measures_alone(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [{"measure": v} if isinstance(v, str) else v for v in value]
         return value
 
     @field_validator("method")
@@ -103,10 +178,39 @@ class RunSpec(_Model):
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ValueError(f"the benchmark {min(repeated)!r} is listed twice")
-        if SPARSITY in names:
-            raise ValueError(f"a benchmark may not be called {SPARSITY!r}: an objective is")
+        if taken := set(names) & set(MEASURES):
+            raise ValueError(f"a benchmark may not be called {min(taken)!r}: a measure is")
+        measured = [use.measure for use in self.measures]
+        if repeated := {name for name in measured if measured.count(name) > 1}:
+            raise ValueError(f"the measure {min(repeated)!r} is listed twice")
         if not any(use.objective for use in self.benchmarks):
             raise ValueError("no benchmark is an objective: set `objective: true` on at least one")
+        for constraint in self.constraints:
+            if constraint.on not in (*(use.declaration.name for use in self.tasks), *MEASURES):
+                raise ValueError(
+                    f"a constraint is on {constraint.on!r}: it must be on a benchmark that is an"
+                    f" objective or on one of {', '.join(MEASURES)}"
+                )
+            for limit in (constraint.at_least, constraint.at_most):
+                if isinstance(limit, str) and limit not in (SOURCES, self.base, *self.sources):
+                    raise ValueError(
+                        f"the constraint on {constraint.on!r} is bound by {limit!r}: write a"
+                        f" number, a model of the run, or {SOURCES}"
+                    )
+        counted = {*measured, *(constraint.on for constraint in self.constraints)}
+        counted &= {"tokens", "throughput"}
+        if counted and all(use.declaration.kind == "multiple_choice" for use in self.tasks):
+            raise ValueError(
+                f"{min(counted)!r} needs a benchmark that is an objective and has answers"
+                " generated: none of these has"
+            )
+        if self.search.racing and "throughput" in measured:
+            raise ValueError(
+                "search.racing cannot tell from a part of the samples which recipe has the better"
+                " throughput: leave out one of the two"
+            )
+        if unknown := set(self.search.weights) - set(self.objectives):
+            raise ValueError(f"search.weights names {min(unknown)!r}, which is no objective")
         repeated = {name for name in self.sources if self.sources.count(name) > 1}
         if repeated:
             raise ValueError(f"the source {min(repeated)!r} is listed twice")
@@ -116,9 +220,15 @@ class RunSpec(_Model):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """Names of the objectives in order, all maximised."""
-        tasks = tuple(use.declaration.name for use in self.benchmarks if use.objective)
-        return (*tasks, SPARSITY) if self.sparsity else tasks
+        """Names of the objectives in order: the benchmarks', then the measures."""
+        tasks = tuple(use.declaration.name for use in self.tasks)
+        return (*tasks, *(use.measure for use in self.measures))
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """Which way each objective is better."""
+        measures = (use.direction or MEASURES[use.measure] for use in self.measures)
+        return (*(use.direction for use in self.tasks), *measures)
 
     @property
     def tasks(self) -> tuple[BenchmarkUse, ...]:
@@ -163,7 +273,19 @@ def load_spec(path: Path) -> RunSpec:
         line = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "malformed"
         raise MorphingError(f"{path} is not valid YAML{line}: {problem}.") from error
-    return parse_spec(data, str(path))
+    return _with_seeds_beside(parse_spec(data, str(path)), path.parent)
+
+
+def _with_seeds_beside(spec: RunSpec, folder: Path) -> RunSpec:
+    """The spec with the files that its seeds name looked for beside it first."""
+
+    def found(seed: str | dict[str, Any]) -> str | dict[str, Any]:
+        if isinstance(seed, str) and seed not in SEEDS and (folder / seed).is_file():
+            return str(folder / seed)
+        return seed
+
+    search = spec.search.model_copy(update={"seeds": tuple(map(found, spec.search.seeds))})
+    return spec.model_copy(update={"search": search})
 
 
 def zoo_spec() -> RunSpec:

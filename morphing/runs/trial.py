@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,22 +19,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A benchmark's score without its outputs: mean, samples, standard error."""
+    """A benchmark's score without its outputs: mean, samples, standard error, mean tokens."""
 
     value: float
     n: int
     stderr: float
     truncated: int = 0
+    tokens: float | None = None
+    """Mean generated tokens an answer; None of a multiple choice."""
 
     @classmethod
     def of(cls, score: Score) -> Result:
         """The figures of ``score``."""
-        return cls(score.value, score.n, score.stderr, score.truncated)
+        return cls(score.value, score.n, score.stderr, score.truncated, score.tokens)
+
+
+@dataclass(frozen=True)
+class Raced:
+    """What is known of a recipe given up early: of a part of the samples, comparable with nothing.
+
+    ``values`` and their ``variances`` follow the run's objectives, natural; ``samples`` says how
+    many of each benchmark's were scored.
+    """
+
+    values: tuple[float, ...]
+    variances: tuple[float, ...]
+    samples: Mapping[str, int]
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Raced:
+        """From the study's attribute of that name."""
+        return cls(tuple(data["values"]), tuple(data["variances"]), data["samples"])
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One evaluated recipe. ``values`` follow the run's objectives, all maximised."""
+    """One evaluated recipe.
+
+    ``values`` follow the run's objectives, natural; a failed recipe and one given up early have
+    none. ``constraints`` are at most 0 where they are kept.
+    """
 
     number: int
     params: Mapping[str, float]
@@ -43,11 +67,22 @@ class Trial:
     results: Mapping[str, Result] | None = None
     seconds: float = 0.0
     error: str | None = None
+    constraints: tuple[float, ...] = ()
+    raced: Raced | None = None
+    seed: str | None = None
+    """What a recipe that was tried first is called (`seeds.Seed.label`)."""
 
     @property
-    def state(self) -> Literal["complete", "failed"]:
-        """Whether the recipe was scored."""
+    def state(self) -> Literal["complete", "failed", "raced"]:
+        """Whether the recipe was scored, could not be, or was given up early."""
+        if self.raced is not None:
+            return "raced"
         return "failed" if self.error else "complete"
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it keeps the run's constraints."""
+        return all(broken_by <= 0 for broken_by in self.constraints)
 
 
 def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
@@ -68,11 +103,11 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
 def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:
     """Per-sample outputs as gzipped JSON lines, one sample a line, its benchmark named."""
     lines = [
-        json.dumps({"benchmark": benchmark, **asdict(output)}, ensure_ascii=False)
+        json.dumps({"benchmark": benchmark, **vars(output)}, ensure_ascii=False)
         for benchmark, rows in outputs.items()
         for output in rows
     ]
-    write_atomically(path, gzip.compress("\n".join(lines).encode(), mtime=0))
+    write_atomically(path, gzip.compress("\n".join(lines).encode(), compresslevel=3, mtime=0))
 
 
 def read_outputs(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
-from morphing.devices import check_memory, resolve_device
+from morphing.devices import available_memory, check_memory, resolve_device
+from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
+from morphing.runs.objectives import measures
+from morphing.runs.racing import first_part
+from morphing.runs.records import Record, is_whole, read_record, write_record
 from morphing.runs.run import Part, Run
 from morphing.runs.spec import BenchmarkUse, RunSpec
+from morphing.runs.stages import STAGE_MODEL, Space, stage_folder
 from morphing.runs.trial import Result, write_atomically
+from morphing.search.space import SearchSpace
 
 if TYPE_CHECKING:
     from morphing.benchmarks.evaluate import Score
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
+Piece = Literal["all", "first", "rest"]
 
 
 def quiet(step: str, done: int, total: int) -> None:
@@ -41,37 +51,67 @@ def prefixed(prefix: str, progress: Progress) -> Progress:
 class Workbench:
     """Base and sources of a run resident in memory, and one model that is morphed in place.
 
+    Once a search in two stages has written the model its second stage needs (`runs.stages`), that
+    model is one of the sources.
+
     Raises:
         MorphingError: a source cannot be had, or the memory is too small (said before loading).
     """
 
-    def __init__(self, run: Run, token: str | None = None, progress: Progress = quiet) -> None:
-        import torch
+    def __init__(
+        self,
+        run: Run,
+        token: str | None = None,
+        progress: Progress = quiet,
+        device: str | None = None,
+    ) -> None:
         from transformers.utils import logging
 
-        from morphing.merging.morph import Morpher, required_memory
         from morphing.sources.source import download, inspect
 
         logging.disable_progress_bar()  # ``progress`` shows the loading
         spec = run.spec
         self.run = run
-        self.device = resolve_device(spec.device)
-        names = (spec.base, *spec.sources)
-        sources = []
-        for name in names:
+        self.device = resolve_device(device or spec.device)
+        self._sources = []
+        for name in (spec.base, *spec.sources):
             progress(f"getting {name}", 0, 0)
             fetched = partial(_megabytes, partial(progress, f"downloading {name} (MB)"))
-            sources.append(download(name, token, fetched))
-        inspections = [inspect(str(source.folder), token) for source in sources]
-        self.layers = inspections[0].layers
-        dtype = getattr(torch, spec.dtype)
-        needed = required_memory(inspections[0], inspections[1:], dtype, spec.placement)
-        check_memory(needed, self.device)
-        progress("loading", 0, 0)
-        self.morpher = Morpher(sources[0], sources[1:], self.device, dtype, spec.placement)
+            self._sources.append(download(name, token, fetched))
+        base = inspect(str(self._sources[0].folder), token)
+        self.layers, self.architecture = base.layers, base.architecture
         self._token = token
         # One load a benchmark and split: datasets read and split them anew each time.
         self._samples = cache(self._load_samples)
+        self._load(progress)
+
+    def _load(self, progress: Progress) -> None:
+        import torch
+
+        from morphing.merging.morph import Morpher, required_memory
+        from morphing.sources.source import Source, inspect
+
+        sources = list(self._sources)
+        if stage_folder(self.run).exists():
+            sources.append(Source(STAGE_MODEL, stage_folder(self.run), (), adapter=False))
+        base, *others = (inspect(str(source.folder), self._token) for source in sources)
+        dtype, placement = getattr(torch, self.run.spec.dtype), self.run.spec.placement
+        self._layer_bytes = base.parameters * dtype.itemsize // max(base.layers, 1)
+        check_memory(required_memory(base, others, dtype, placement), self.device)
+        progress("loading", 0, 0)
+        self.morpher = Morpher(sources[0], sources[1:], self.device, dtype, placement)
+
+    def add_stage_model(self, progress: Progress = quiet) -> None:
+        """Load the model that a second stage needs, if it is not loaded yet.
+
+        Raises:
+            MorphingError: the memory is too small; nothing is loaded then.
+        """
+        if STAGE_MODEL in self.morpher.engine.models:
+            return
+        del self.morpher  # there may not be the room for both
+        gc.collect()
+        self._load(progress)
 
     def _load_samples(self, use: BenchmarkUse, part: Part) -> list[Sample]:
         from morphing.benchmarks.load import Sample, load_samples
@@ -88,56 +128,123 @@ class Workbench:
         return loaded
 
     def morph(self, recipe: Recipe) -> float:
-        """Change the loaded model into ``recipe``; returns its relative L1 distance to the base."""
+        """Change the loaded model into ``recipe``; returns its relative L1 distance to the base.
+
+        Raises:
+            MorphingError: the recipe cannot be merged, or has so many layers more than the loaded
+                model that there is no memory for them.
+        """
+        layers = layer_count(recipe)
+        loaded = int(self.morpher.model.config.num_hidden_layers)
+        needed = (layers - loaded) * self._layer_bytes
+        if needed > (free := available_memory(self.device)):
+            raise MorphingError(
+                f"The recipe has {layers} layers, for which {needed / 2**30:.1f} GiB more are"
+                f" needed on {self.device.type} and {free / 2**30:.1f} GiB are free: try fewer"
+                " layers."
+            )
         return self.morpher.morph(recipe)
 
-    def score(self, part: Part, progress: Progress = quiet) -> dict[str, Score]:
-        """Score the loaded model on the objectives' search split or on every holdout split."""
+    def relevance(self, space: Space) -> dict[str, float]:
+        """How much each number of a space of merge parameters changes the model, by its name.
+
+        The L2 norm of those task vectors' tensors that it scales; of a curve's point, weighted with
+        its share in each. Empty where the model is not cut into parts, since a source's norm alone
+        says nothing of its worth, and for layer paths. Worked out once and kept in the run.
+        """
+        if not isinstance(space, SearchSpace) or len(space.parts.labels) == 1:
+            return {}
+        path = self.run.folder / "relevance.json"
+        if path.exists():
+            known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+            return known
+        squares = dict.fromkeys(space.distributions(), 0.0)
+        for source in space.sources:
+            norms = self.morpher.engine.change_norms(source, space.base)
+            for tensor, norm in sorted(norms.items()):
+                for name, share in space.reach(source, tensor).items():
+                    if name in squares:
+                        squares[name] += (share * norm) ** 2
+        found = {name: math.sqrt(square) for name, square in squares.items()}
+        write_atomically(path, json.dumps(found).encode())
+        return found
+
+    def score(
+        self, part: Part, progress: Progress = quiet, piece: Piece = "all"
+    ) -> dict[str, Score]:
+        """Score the loaded model on the objectives' search split or on every holdout split.
+
+        ``piece`` is the first part of the search split's samples that racing compares recipes on,
+        or the rest, which may be nothing. Where recipes race, all is the two joined, so that every
+        model is scored in the same batches.
+        """
         from morphing.benchmarks.evaluate import evaluate
 
         spec = self.run.spec
+        if piece == "all" and part == "search" and spec.search.racing:
+            first, rest = (self.score(part, progress, each) for each in ("first", "rest"))
+            return join(first, rest)
         scores = {}
         for use in spec.tasks if part == "search" else spec.benchmarks:
-            benchmark = use.declaration
-            scores[benchmark.name] = evaluate(
-                self.morpher.model,
-                self.morpher.tokenizer,
-                benchmark,
-                self._samples(use, part),
-                batch_size=spec.batch_size,
-                progress=partial(progress, benchmark.name),
-            )
+            benchmark, samples = use.declaration, self._samples(use, part)
+            cut = first_part(len(samples))
+            chosen = {"all": samples, "first": samples[:cut], "rest": samples[cut:]}[piece]
+            if chosen:
+                scores[benchmark.name] = evaluate(
+                    self.morpher.model,
+                    self.morpher.tokenizer,
+                    benchmark,
+                    chosen,
+                    batch_size=spec.batch_size,
+                    progress=partial(progress, benchmark.name),
+                )
         return scores
+
+    def sample_count(self, benchmark: str) -> int:
+        """How many samples of the search split an objective has."""
+        (use,) = (use for use in self.run.spec.tasks if use.declaration.name == benchmark)
+        return len(self._samples(use, "search"))
 
     def reference_results(
         self, part: Part, progress: Progress = quiet
     ) -> Mapping[str, Mapping[str, Result]]:
         """Results of the base and every source on ``part``; scored once, then read back."""
         spec = self.run.spec
-        known = self.run.reference_scores(part)
         for name in (spec.base, *spec.sources):
-            if name not in known:
-                self.morph(alone(name, spec))
-                scores = self.score(part, prefixed(f"{name} on ", progress))
-                known[name] = {b: Result.of(score) for b, score in scores.items()}
-                self.run.save_reference(part, name, known[name])
-        return known
+            path = self.run.reference_path(part, name)
+            if not is_whole(path):
+                self._record(path, alone(name, spec), part, prefixed(f"{name} on ", progress), name)
+        return self.run.reference_scores(part)
 
     def holdout_results(self, number: int, progress: Progress = quiet) -> Mapping[str, Result]:
         """A trial's results on the holdout splits; scored once, then read back."""
-        known = self.run.holdout(number)
-        if known is None:
-            self.morph(self.run.trial(number).recipe)
-            scores = self.score("holdout", progress)
-            known = {name: Result.of(score) for name, score in scores.items()}
-            self.run.save_holdout(number, known)
-        return known
+        path = self.run.holdout_path(number)
+        if not is_whole(path):
+            self._record(path, self.run.trial(number).recipe, "holdout", progress)
+        return read_record(path).results
+
+    def _record(
+        self, path: Path, recipe: Recipe, part: Part, progress: Progress, model: str = ""
+    ) -> None:
+        distance = self.morph(recipe)
+        scores = self.score(part, progress)
+        objectives = {use.declaration.name for use in self.run.spec.tasks}
+        asked = {name: score for name, score in scores.items() if name in objectives}
+        record = Record(
+            {name: Result.of(score) for name, score in scores.items()},
+            measures(self.morpher.model, distance, asked),
+            model,
+        )
+        write_record(path, record, {name: score.outputs for name, score in scores.items()})
 
     def export(self, number: int, folder: Path, progress: Progress = quiet) -> None:
         """Write a trial's model to ``folder`` as an ordinary checkpoint."""
+        self.write(self.run.trial(number).recipe, folder, progress)
+
+    def write(self, recipe: Recipe, folder: Path, progress: Progress = quiet) -> None:
+        """Write a recipe's model to ``folder``, whole or not at all, as an ordinary checkpoint."""
         from morphing.merging.export import export
 
-        recipe = self.run.trial(number).recipe
         written = partial(_megabytes, partial(progress, "writing (MB)"))
         export(self.morpher.engine, recipe, folder, written)
 
@@ -165,6 +272,19 @@ def alone(name: str, spec: RunSpec) -> Recipe:
         "out_dtype": spec.dtype,
     }
     return Recipe(config)
+
+
+def join(first: Mapping[str, Score], rest: Mapping[str, Score]) -> dict[str, Score]:
+    """Scores on the first part of the samples and on the rest as those on all."""
+    return {
+        name: score.joined(rest[name]) if name in rest else score for name, score in first.items()
+    }
+
+
+def layer_count(recipe: Recipe) -> int:
+    """How many layers a recipe of slices has; 0 for any other, whose models say it."""
+    ranges = (piece["sources"][0]["layer_range"] for piece in recipe.config.get("slices") or ())
+    return sum(end - start for start, end in ranges)
 
 
 class Stopwatch:

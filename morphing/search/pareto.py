@@ -40,7 +40,8 @@ def reference_point(values: np.ndarray) -> np.ndarray:
 def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
     """The volume between the reference point (m,) and the front; rows below it add nothing."""
     values = np.asarray(values, dtype=float)
-    return _volume(values[front(values)] - reference)
+    points = values[front(values)] - reference
+    return _volume(points[(points > 0).all(axis=1)])
 
 
 def hypervolume_history(values: np.ndarray, reference: np.ndarray) -> list[float]:
@@ -52,12 +53,32 @@ def hypervolume_history(values: np.ndarray, reference: np.ndarray) -> list[float
 
 
 def _volume(points: np.ndarray) -> float:
-    """Hypervolume of (n, m) above the origin by the WFG recursion (While et al. 2012).
+    """Hypervolume of (n, m) above the origin, all coordinates positive.
 
-    Own code for speed: the app draws this often, and BoTorch's public function costs seconds to
-    import and has no way to add one point at a time.
+    The WFG recursion (While et al. 2012) with its points in order of their last coordinate, the
+    greatest first: what a point adds is then a slab whose base has one dimension less. Own code for
+    speed: the app draws this often, and BoTorch's public function costs seconds to import and has
+    no way to add one point at a time.
     """
-    return sum(_gain(points[:row], points[row]) for row in range(len(points)))
+    dimensions = points.shape[1]
+    if dimensions <= 3:
+        return _volume_of_three(np.pad(points, ((0, 0), (0, 3 - dimensions)), constant_values=1.0))
+    points = points[np.argsort(-points[:, -1], kind="stable")]
+    bases, heights = points[:, :-1], points[:, -1]
+    return sum(
+        float(height) * _gain(bases[:row], base)
+        for row, (base, height) in enumerate(zip(bases, heights, strict=True))
+    )
+
+
+def _volume_of_three(points: np.ndarray) -> float:
+    """Of (n, 3), all levels of the last coordinate at once: each is a staircase's area."""
+    points = points[np.argsort(-points[:, 0], kind="stable")]
+    across, deep, high = points.T
+    levels = np.unique(high)
+    stairs = np.maximum.accumulate(np.where(high >= levels[:, None], deep, 0.0), axis=1)
+    areas = stairs @ -np.diff(across, append=0.0)
+    return float(np.diff(levels, prepend=0.0) @ areas)
 
 
 def _gain(points: np.ndarray, new: np.ndarray) -> float:
@@ -68,7 +89,8 @@ def _gain(points: np.ndarray, new: np.ndarray) -> float:
     shared = shared[(shared > 0).all(axis=1)]
     if (shared == new).all(axis=1).any():
         return 0.0
-    shared = np.unique(shared[front(shared)], axis=0)
+    if len(new) > 3:
+        shared = np.unique(shared[front(shared)], axis=0)
     return float(np.prod(new)) - _volume(shared)
 
 

@@ -4,7 +4,8 @@ Light to import: the run spec and the app ask it before anything is loaded.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 
@@ -20,6 +21,12 @@ class Number:
     """Named after its source; otherwise one number goes for all sources."""
     shared: bool = False
     """mergekit reads it from the whole recipe, not from a model's entry."""
+    allowed: tuple[float, float] = (-inf, inf)
+    """The least and the greatest value that means something to mergekit."""
+    whole: float | None = None
+    """The value at which its source counts as it is, if there is one."""
+    absent: float | None = None
+    """The value at which its source does not count; None where another number decides that."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class Method:
     """How a merge method is searched."""
 
     numbers: tuple[Number, ...]
+    extras: tuple[Number, ...] = ()
+    """Numbers that are searched only where the search space names them."""
     fewest: int = 1
     most: int | None = None
     """How many sources, the base not counted."""
@@ -36,42 +45,64 @@ class Method:
     """What the recipe says besides."""
 
 
-def _shared(parameter: str, low: float = 0.0, high: float = 1.0, log: bool = False) -> Number:
-    return Number(parameter, low, high, log, of_source=False, shared=True)
+_POSITIVE, _SHARE = (0.0, inf), (0.0, 1.0)
 
 
-_FAR = {"normalize": False}
-_WEIGHT, _DENSITY = Number("weight"), Number("density")
+def _shared(
+    parameter: str,
+    low: float = 0.0,
+    high: float = 1.0,
+    log: bool = False,
+    allowed: tuple[float, float] = _POSITIVE,
+) -> Number:
+    return Number(parameter, low, high, log, of_source=False, shared=True, allowed=allowed)
+
+
+_WEIGHT = Number("weight", whole=1.0, absent=0.0)
+_DENSITY = Number("density", allowed=_SHARE, whole=1.0)
 # Weights of which only the proportions count, or whose sum is divided by: not all may be 0.
 _PROPORTION = Number("weight", low=0.01)
 # A fraction of a tensor's entries, the largest ones; the default is 0.01.
-_GAMMA = Number("gamma", 0.0, 0.1)
+_GAMMA = Number("gamma", 0.0, 0.1, allowed=_SHARE, whole=0.0)
 # density - epsilon and density + epsilon must lie inside (0, 1), epsilon's default is 0.15: the
 # widest densities for which any epsilon up to that will do.
-_DELLA = (_WEIGHT, Number("density", 0.16, 0.84), Number("epsilon", 0.0, 0.15))
+_DELLA = (
+    _WEIGHT,
+    replace(_DENSITY, low=0.16, high=0.84),
+    Number("epsilon", 0.0, 0.15, allowed=_SHARE, whole=0.0),
+)
+# What the sum of task vectors is multiplied by, which weights can do as well.
+_LAMBDA = Number("lambda", 0.5, 1.5, of_source=False, shared=True, whole=1.0)
 # Below it an entry of a task vector counts as unchanged (the default is 1e-5). The entries of
 # fine-tuned language models are spread over these decades, their median at 1e-4 to 1e-3 for
 # adapters; what matters is the order of magnitude.
 _UNCHANGED = _shared("epsilon", 1e-6, 1e-2, log=True)
 
+
+def _onto_base(*numbers: Number) -> Method:
+    return Method(numbers, extras=(_LAMBDA,), settings={"normalize": False})
+
+
 METHODS: Mapping[str, Method] = {
-    "linear": Method((_PROPORTION,), based=False, settings={"normalize": True}),
-    "slerp": Method((Number("t", shared=True),), most=1),
+    "linear": Method(
+        (replace(_PROPORTION, whole=1.0, absent=0.0),), based=False, settings={"normalize": True}
+    ),
+    "slerp": Method((Number("t", shared=True, whole=1.0),), most=1),
     "nuslerp": Method((_PROPORTION,), fewest=2, most=2),
     # Unnormalised, the result goes from the base in the sources' mean direction, as far as the
     # weighted sum of their task vectors' lengths. A single source is returned as it is.
     "multislerp": Method((_PROPORTION,), fewest=2, settings={"normalize_weights": False}),
     "karcher": Method(()),
-    "task_arithmetic": Method((_WEIGHT,), settings=_FAR),
-    "ties": Method((_WEIGHT, _DENSITY), settings=_FAR),
-    "dare_linear": Method((_WEIGHT, _DENSITY), settings=_FAR),
-    "dare_ties": Method((_WEIGHT, _DENSITY), settings=_FAR),
-    "della": Method(_DELLA, settings=_FAR),
-    "della_linear": Method(_DELLA, settings=_FAR),
-    "breadcrumbs": Method((_WEIGHT, _DENSITY, _GAMMA), settings=_FAR),
-    "breadcrumbs_ties": Method((_WEIGHT, _DENSITY, _GAMMA), settings=_FAR),
+    "task_arithmetic": _onto_base(_WEIGHT),
+    "ties": _onto_base(_WEIGHT, _DENSITY),
+    "dare_linear": _onto_base(_WEIGHT, _DENSITY),
+    "dare_ties": _onto_base(_WEIGHT, _DENSITY),
+    "della": _onto_base(*_DELLA),
+    "della_linear": _onto_base(*_DELLA),
+    "breadcrumbs": _onto_base(_WEIGHT, _DENSITY, _GAMMA),
+    "breadcrumbs_ties": _onto_base(_WEIGHT, _DENSITY, _GAMMA),
     # Selects by the variance between sources, of which a single one has none.
-    "sce": Method((_shared("select_topk"),), fewest=2),
+    "sce": Method((_shared("select_topk", allowed=_SHARE),), fewest=2),
     "model_stock": Method(()),
     # No entry moves from the base towards the source by more than t, so t is in units of weights,
     # and only its order of magnitude matters: at 1e-5 hardly anything moves, at 0.1 the result is
@@ -82,7 +113,7 @@ METHODS: Mapping[str, Method] = {
     # Entries that one source alone changed grow by 1 + r * min(alpha, its shared entries over its
     # own), which is 1 for a single source; the defaults are r = 0.1 and alpha = 0.2.
     "ramplus_tl": Method((_shared("r"), _shared("alpha"), _UNCHANGED), fewest=2),
-    "passthrough": Method((Number("scale", 0.5, 1.5),), most=1, based=False),
+    "passthrough": Method((Number("scale", 0.5, 1.5, whole=1.0),), most=1, based=False),
 }
 """Every method mergekit has.
 

@@ -73,6 +73,16 @@ def pill(action: str, value: str, text: str, pressed: bool | None = None) -> str
     )
 
 
+def step_bar(step: str, done: int, total: int) -> str:
+    """Where a piece of work stands."""
+    share = 100 * done / total if total else 0
+    counted = f" · {done}/{total}" if total else ""
+    return (
+        f'<div class="m-progress running"><p class="m-step" role="status">{escape(step)}{counted}'
+        f'</p><div class="m-bar"><i style="width:{share:.0f}%"></i></div></div>'
+    )
+
+
 def short_name(model: str) -> str:
     """A model's name without its kind, revision or folder."""
     name = model.removeprefix("zoo:").partition("@")[0]

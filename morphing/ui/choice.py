@@ -1,60 +1,57 @@
 """What the visitor has put together under Compose, and how a click changes it."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 from morphing.benchmarks.benchmark import catalogue
 from morphing.errors import MorphingError
-from morphing.runs.spec import RunSpec, parse_spec, zoo_spec
+from morphing.runs.objectives import LAYERS, PARAMETERS
+from morphing.runs.seeds import SOURCES as SOURCES_FIRST
+from morphing.runs.seeds import UNIFORM as AVERAGE_FIRST
+from morphing.runs.spec import MEASURES, SOURCES, SPARSITY, RunSpec, parse_spec, zoo_spec
+from morphing.runs.stages import stages
+from morphing.search.options import Strategy
 from morphing.search.ranges import refusal
 from morphing.sources.source import Inspection, inspect
 from morphing.ui.session import check_model
+from morphing.ui.words import DEFAULT_SAMPLER, DEPTHS, METHODS, SAMPLERS, STRATEGIES
 from morphing.zoo import MODELS
 
 Role = Literal["objective", "report"]
-"""A benchmark the search maximises, or one only reported on at the end."""
+"""A benchmark the search optimises, or one only reported on at the end."""
 
 _RETRY_SECONDS = 20
-METHODS = {
-    "dare_ties": ("DARE-TIES", "Drops random changes, settles sign conflicts. The usual choice."),
-    "dare_linear": ("DARE linear", "Drops random changes and adds up what is left."),
-    "ties": ("TIES", "Keeps each source's largest changes and settles sign conflicts."),
-    "task_arithmetic": ("Task arithmetic", "Adds the sources' changes to the base, weighted."),
-    "linear": ("Linear", "A weighted average of the sources' weights."),
-    "slerp": ("SLERP", "Goes from the base to one source along the sphere. One source only."),
-    "della": ("DELLA", "Like DARE-TIES, but drops small changes more often than large ones."),
-    "della_linear": ("DELLA linear", "Like DELLA, and adds up what is left, conflicts and all."),
-    "breadcrumbs": ("Breadcrumbs", "Drops each source's smallest changes and its outliers."),
-    "breadcrumbs_ties": ("Breadcrumbs TIES", "Like Breadcrumbs, and settles sign conflicts."),
-    "sce": ("SCE", "Keeps the entries in which the sources differ most. Two sources or more."),
-    "ram": ("RAM", "Averages what sources changed together, keeps what one alone did."),
-    "ramplus_tl": ("RAM+", "Like RAM, but strengthens what one source alone changed. Two or more."),
-    "multislerp": ("Multi-SLERP", "A mean of the sources' directions from the base. Two or more."),
-    "nuslerp": ("NuSLERP", "Goes from one source to another along the sphere. Two sources."),
-    "nearswap": ("NearSwap", "Takes a source's weights where they are near. One source only."),
-    "passthrough": ("Passthrough", "Scales a source's weights as they are. One source only."),
-}
-METHOD_GROUPS = {
-    "Drop what changed little": ("della", "della_linear", "breadcrumbs", "breadcrumbs_ties"),
-    "Compare what the sources changed": ("sce", "ram", "ramplus_tl"),
-    "Turn towards the sources": ("multislerp", "nuslerp"),
-    "Work on a single source": ("nearswap", "passthrough"),
-}
-"""The methods that are shown on demand; the others are the usual ones."""
-SAMPLERS = {
-    "mmmo": ("MM-MO", "Bayesian optimisation made for merging; best with a small budget."),
-    "nsga2": ("NSGA-II", "Evolution over a population; pays off from some hundred evaluations."),
-    "cmaes": ("CMA-ES", "Evolution towards the best weighted sum of all objectives."),
-    "random": ("Random", "Uniform draws: the baseline to beat."),
-}
-ZOO_MODELS = {
-    "zoo:base": "What the three specialists grew from",
-    "zoo:english-math": "Arithmetic, asked in English",
-    "zoo:japanese-numerals": "Reads and writes Japanese numerals",
-    "zoo:word-games": "Puzzles with the letters of words",
-}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What sliders and switches say."""
+
+    name: str = "zoo"
+    evaluations: int = 30
+    samples: int = 128
+    holdout: int = 500
+    device: str = "auto"
+    workers: int = 1
+    groups: int = 3
+    """How many groups of layers, where layers are in groups."""
+    points: int = 3
+    """Of a smooth curve over depth."""
+    repeats: int = 1
+    """How many times the sources' layers are laid out for a path."""
+    largest: float = 0
+    """A merge has at most so many million parameters; 0: any number."""
+    sources_first: bool = False
+    average_first: bool = False
+    racing: bool = False
+    hours: float = 0
+    stalled: int = 0
+    seed: int | None = 0
+    dtype: str = "auto"
+    unrelated: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,9 +61,15 @@ class Choice:
     base: str
     sources: tuple[str, ...]
     benchmarks: tuple[tuple[str, Role], ...]
+    measures: tuple[str, ...] = (SPARSITY,)
+    floors: tuple[str, ...] = ()
+    """Benchmarks at which a merge may not be below any source."""
+    strategy: Strategy = "ps"
+    depth: str = "alike"
+    kinds: bool = False
+    """Whether attention, MLP, embeddings and norms have numbers of their own."""
     method: str = "dare_ties"
-    sampler: str = "mmmo"
-    sparsity: bool = True
+    sampler: str = DEFAULT_SAMPLER
 
     @classmethod
     def zoo(cls) -> "Choice":
@@ -81,6 +84,21 @@ class Choice:
     @property
     def roles(self) -> dict[str, Role]:
         return dict(self.benchmarks)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The benchmarks that are objectives."""
+        return tuple(name for name, role in self.benchmarks if role == "objective")
+
+    @property
+    def merges_weights(self) -> bool:
+        """Whether numbers of a merge method are searched, alone or first."""
+        return self.strategy != "dfs"
+
+    @property
+    def lays_paths(self) -> bool:
+        """Whether layer paths are searched, alone or last."""
+        return self.strategy != "ps"
 
     def after(self, action: str, value: str) -> "Choice":
         """The choice after a click on a card."""
@@ -98,12 +116,20 @@ class Choice:
             roles = {**self.roles, value: action}
             kept = tuple((name, role) for name, role in roles.items() if role != "off")
             return replace(self, benchmarks=kept)  # type: ignore[arg-type]
-        if action == "method" and value in METHODS:
-            return replace(self, method=value)
-        if action == "sampler" and value in SAMPLERS:
-            return replace(self, sampler=value)
-        if action == "sparsity":
-            return replace(self, sparsity=not self.sparsity)
+        if action == "measure" and value in MEASURES:
+            return replace(self, measures=_toggled(self.measures, value, tuple(MEASURES)))
+        if action == "floor" and value in self.tasks:
+            return replace(self, floors=_toggled(self.floors, value, self.tasks))
+        offered: dict[str, Mapping[str, Any]] = {
+            "method": METHODS,
+            "sampler": SAMPLERS,
+            "strategy": STRATEGIES,
+            "depth": DEPTHS,
+        }
+        if value in offered.get(action, ()):
+            return replace(self, **{action: value})  # type: ignore[arg-type]
+        if action == "kinds":
+            return replace(self, kinds=value == "apart")
         return self
 
     @property
@@ -111,12 +137,18 @@ class Choice:
         """Why this cannot be launched yet, or None."""
         if not self.sources:
             return "Add at least one source model."
-        if "objective" not in self.roles.values():
+        if not self.tasks:
             return "Choose at least one benchmark as an objective."
-        return refusal(self.method, len(self.sources))
+        fixed = [name for name in (PARAMETERS, LAYERS) if name in self.measures]
+        if fixed and not self.lays_paths:
+            return (
+                f"Every merge of weights has the same {fixed[0]}: search layer paths, or take"
+                f" {fixed[0]} out of the objectives."
+            )
+        return refusal(self.method, len(self.sources)) if self.merges_weights else None
 
-    def spec(self, name: str, samples: int, holdout: int, **options: Any) -> RunSpec:
-        """The run spec. ``options`` are further fields of the spec.
+    def spec(self, settings: Settings) -> RunSpec:
+        """The run spec.
 
         Raises:
             MorphingError: something is missing or out of range.
@@ -128,23 +160,73 @@ class Choice:
         benchmarks = [
             {
                 "benchmark": benchmark,
-                "samples": samples,
-                "holdout": holdout,
+                "samples": int(settings.samples),
+                "holdout": int(settings.holdout),
                 "objective": role == "objective",
             }
             for benchmark, role in self.benchmarks
         ]
         fields = {
-            "name": name or "run",
+            "name": settings.name.strip() or "run",
             "base": self.base,
             "sources": list(self.sources),
-            "method": self.method,
             "benchmarks": benchmarks,
-            "sparsity": self.sparsity,
-            **options,
+            "measures": list(self.measures),
+            "constraints": self._constraints(settings),
+            "search": {
+                "sampler": self.sampler,
+                "evaluations": int(settings.evaluations),
+                "hours": settings.hours or None,
+                "stalled": settings.stalled or None,
+                "seed": settings.seed or 0,
+                "space": self._space(settings),
+                "seeds": [SOURCES_FIRST] * settings.sources_first
+                + [AVERAGE_FIRST] * settings.average_first,
+                "racing": settings.racing,
+            },
+            "device": settings.device,
+            "dtype": settings.dtype,
+            "allow_unrelated_base": settings.unrelated,
         }
-        fields["search"] = {"sampler": self.sampler, **options["search"]}
+        if self.merges_weights:
+            fields["method"] = self.method
         return parse_spec(fields, "These settings")
+
+    def _constraints(self, settings: Settings) -> list[dict[str, Any]]:
+        kept: list[dict[str, Any]] = [
+            {"on": task, "at_least": SOURCES} for task in self.floors if task in self.tasks
+        ]
+        if settings.largest and self.lays_paths:
+            kept.append({"on": PARAMETERS, "at_most": 1e6 * settings.largest})
+        return kept
+
+    def _space(self, settings: Settings) -> dict[str, Any]:
+        space: dict[str, Any] = {"strategy": self.strategy}
+        if self.merges_weights:
+            groups = {"groups": int(settings.groups), "each": "each"}
+            space["layer_groups"] = groups.get(self.depth, 1)
+            space["gradient"] = int(settings.points) if self.depth == "curve" else 0
+            space["module_kinds"] = self.kinds
+        if self.lays_paths:
+            space["repeats"] = int(settings.repeats)
+        return space
+
+
+def count_numbers(choice: Choice, settings: Settings, token: str | None) -> tuple[int, ...]:
+    """How many numbers each stage of the search looks for.
+
+    Raises:
+        MorphingError: the run cannot be, for example with more groups than layers.
+    """
+    spec = choice.spec(settings)
+    base = inspected(choice.base, token)
+    found = stages(spec, base.layers, base.architecture)
+    return tuple(len(stage.space.distributions()) for stage in found)
+
+
+def _toggled(chosen: tuple[str, ...], name: str, order: tuple[str, ...]) -> tuple[str, ...]:
+    after = set(chosen) ^ {name}
+    return tuple(each for each in order if each in after)
 
 
 def addable(choice: Choice) -> list[str]:

@@ -17,7 +17,6 @@ from morphing.runs.workbench import alone
 from morphing.ui import session
 from morphing.ui.cards import empty, heading, pick_html, pill
 from morphing.ui.handlers import follow, guarded
-from morphing.ui.plots import shown, shown_value
 from morphing.ui.scene import TRAY_SIZE, Scene, View, trial_number
 
 Histories = dict[str, list[dict[str, str]]]
@@ -242,15 +241,14 @@ def _hint(scene: Scene | None) -> str:
 def _column_title(scene: Scene, member: str) -> str:
     number = trial_number(member)
     trial = None if number is None else scene.trials.get(number)
-    if trial is not None:
-        scores = dict(zip(scene.titles, trial.values, strict=True))
-    else:
-        results = scene.references.get(member, {})
-        scores = {name: result.value for name, result in results.items()}
+    names = scene.objectives.names
+    values = dict(zip(names, trial.values, strict=True)) if trial else {}
+    if member in scene.references:
+        values = scene.references[member].values
     facts = "".join(
-        f"<dt>{escape(scene.titles[name])}</dt><dd>{shown(name, shown_value(name, value))}</dd>"
-        for name, value in scores.items()
-        if name in scene.titles
+        f"<dt>{escape(objective.title)}</dt><dd>{objective.shown(values[objective.name])}</dd>"
+        for objective in scene.objectives.all
+        if objective.name in values
     )
     return f'<h3>{escape(scene.title(member))}</h3><dl class="m-facts tight">{facts}</dl>'
 

@@ -13,7 +13,14 @@ from morphing.sources.source import search_models
 from morphing.ui import compose_cards as cards
 from morphing.ui import session
 from morphing.ui.cards import heading, pick_html
-from morphing.ui.choice import Choice, inspected
+from morphing.ui.choice import Choice, Settings, inspected
+from morphing.ui.compose_settings import (
+    main_controls,
+    more_controls,
+    settings_of,
+    space_controls,
+)
+from morphing.ui.compose_settings import shown as visible
 from morphing.ui.handlers import guarded, sentence
 
 
@@ -43,75 +50,64 @@ def compose_tab(current: gr.Textbox, own: gr.State, tabs: gr.Tabs) -> None:
                     look = gr.Button("Search the Hub", size="md", scale=0, min_width=150)
                 hits = pick_html(value="", elem_id="hits")
             with gr.Column(elem_classes="m-panel"):
-                gr.HTML(heading("Objectives", "Each is maximised; none is traded away for you."))
+                gr.HTML(heading("Objectives", "↑ more is better, ↓ less. None is traded for you."))
                 benchmarks = pick_html(value=cards.benchmarks(start), elem_id="benchmarks")
             with gr.Column(elem_classes="m-panel"):
+                gr.HTML(heading("What is searched", "What one recipe may change."))
+                space = pick_html(value=cards.space(start), elem_id="space")
+                controls = space_controls()
+            with gr.Column(elem_classes="m-panel") as weights:
                 gr.HTML(heading("Merge method", "What one recipe does to the weights."))
                 methods = pick_html(value=cards.methods(start), elem_id="methods")
+            with gr.Column(elem_classes="m-panel"):
                 gr.HTML(heading("Search", "How the next recipe is proposed."))
                 samplers = pick_html(value=cards.samplers(start), elem_id="samplers")
         with gr.Column(scale=4, min_width=300, elem_classes="m-panel m-side"):
-            summary = gr.HTML(apply_default_css=False)
-            evaluations = gr.Slider(
-                5, 300, 30, step=1, label="Evaluations", buttons=[], elem_id="budget"
-            )
-            samples = gr.Slider(
-                8,
-                512,
-                128,
-                step=8,
-                label="Samples per objective",
-                buttons=[],
-                elem_id="samples",
-            )
-            device = gr.Radio(cards.devices(), value="auto", label="Device")
+            summary = gr.HTML(apply_default_css=False, elem_id="summary")
+            controls |= main_controls()
             go = gr.Button("Launch the search", variant="primary", size="lg", elem_id="launch")
             note = gr.HTML(apply_default_css=False, elem_id="compose-note")
             with gr.Accordion("More settings", open=False):
-                name = gr.Textbox("zoo", label="Name", max_lines=1, elem_id="run-name")
-                holdout = gr.Slider(
-                    32,
-                    2000,
-                    500,
-                    step=4,
-                    label="Holdout samples",
-                    buttons=[],
-                    elem_id="holdout",
-                )
-                groups = gr.Slider(1, 8, 1, step=1, label="Layer groups", buttons=[])
-                seed = gr.Number(0, precision=0, minimum=0, label="Seed")
-                dtype = gr.Dropdown(
-                    ["auto", "float32", "bfloat16", "float16"], value="auto", label="Dtype"
-                )
-                unrelated = gr.Checkbox(label="Allow a base that is no ancestor")
+                controls |= more_controls()
 
-    def show(made: Choice, count: int, size: int, login: gr.OAuthToken | None) -> dict[Any, Any]:
-        token = session.token_of(login)
+    def show(made: Choice, login: gr.OAuthToken | None) -> dict[Any, Any]:
         return {
-            models: cards.models(made, token),
+            models: cards.models(made, session.token_of(login)),
             benchmarks: cards.benchmarks(made),
+            space: cards.space(made),
+            **visible(made, controls),
+            weights: gr.Column(visible=made.merges_weights),
             methods: cards.methods(made),
             samplers: cards.samplers(made),
-            summary: cards.summary(made, count, size),
             note: "",
         }
 
-    shown = [models, benchmarks, methods, samplers, summary, note]
-    gr.on(
-        [choice.change, evaluations.change, samples.change],
+    def sum_up(data: dict[Any, Any], login: gr.OAuthToken | None) -> str:
+        settings = settings_of(controls, data)
+        return cards.summary(data[choice], settings, session.token_of(login))
+
+    choice.change(
         guarded()(show),
-        [choice, evaluations, samples],
-        shown,
+        choice,
+        [models, benchmarks, space, *controls.values(), weights, methods, samplers, note],
         show_progress="hidden",
         trigger_mode="always_last",
     )
-    summary.attach_load_event(lambda: cards.summary(start, 30, 128), None)
+    gr.on(
+        [choice.change, *(control.change for control in controls.values())],
+        guarded()(sum_up),
+        {choice, *controls.values()},
+        summary,
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
+    summary.attach_load_event(lambda: cards.summary(start, Settings(), None), None)
 
     @guarded()
     def pick(made: Choice, event: gr.EventData) -> Choice:
         return made.after(event.action, event.value)
 
-    for part in (models, benchmarks, methods, samplers):
+    for part in (models, benchmarks, space, methods, samplers):
         part.select(pick, choice, choice, show_progress="hidden")
 
     @guarded(note)
@@ -147,44 +143,28 @@ def compose_tab(current: gr.Textbox, own: gr.State, tabs: gr.Tabs) -> None:
         return {go: gr.Button("Launch the search", interactive=True)}
 
     @guarded(note, otherwise=ready)
-    def start_run(
-        made: Choice,
-        title: str,
-        count: int,
-        size: int,
-        held: int,
-        where: str,
-        parts: int,
-        number: int,
-        kind: str,
-        loose: bool,
-        mine: list[str],
-        login: gr.OAuthToken | None,
-    ) -> Iterator[dict[Any, Any]]:
+    def start_run(data: dict[Any, Any], login: gr.OAuthToken | None) -> Iterator[dict[Any, Any]]:
         yield {go: gr.Button("Checking the models…", interactive=False), note: ""}
-        token = session.token_of(login)
-        spec = made.spec(
-            title.strip(),
-            int(size),
-            int(held),
-            device=where,
-            dtype=kind,
-            allow_unrelated_base=loose,
-            search={"evaluations": int(count), "seed": number or 0, "layer_groups": int(parts)},
-        )
+        token, settings = session.token_of(login), settings_of(controls, data)
+        spec = data[choice].spec(settings)
         run = create_run(session.new_folder(spec.name), spec, token)
         yield {go: gr.Button("Starting…", interactive=False)}
-        arrived = {current: run.name, own: [*mine, run.name], tabs: gr.Tabs(selected="watch")}
+        arrived = {
+            current: run.name,
+            own: [*data[own], run.name],
+            tabs: gr.Tabs(selected="watch"),
+        }
         try:
-            launch.start(run, token, own_login=not session.on_space())
+            launch.start(
+                run, token, own_login=not session.on_space(), workers=int(settings.workers)
+            )
         except MorphingError as error:
             arrived[note] = f'<p class="m-error" role="alert">{escape(sentence(error))}</p>'
         yield arrived | ready()
 
-    settings = [name, evaluations, samples, holdout, device, groups, seed, dtype, unrelated]
     go.click(
         start_run,
-        [choice, *settings, own],
+        {choice, own, *controls.values()},
         [go, note, current, own, tabs],
         show_progress="hidden",
         concurrency_limit=4,

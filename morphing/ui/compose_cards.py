@@ -6,19 +6,21 @@ from html import escape
 from morphing.benchmarks.benchmark import Benchmark, catalogue
 from morphing.devices import DEVICES, resolve_device
 from morphing.errors import MorphingError
+from morphing.runs.spec import MEASURES
 from morphing.sources.source import Inspection, ModelHit
-from morphing.ui.cards import chip, duration, grid, link, option, readable, short_name
-from morphing.ui.choice import (
+from morphing.ui.cards import chip, duration, grid, link, option, pill, readable, short_name
+from morphing.ui.choice import Choice, Role, Settings, addable, count_numbers, inspected
+from morphing.ui.objectives import MEASURE_WORDS
+from morphing.ui.session import seconds_per_trial
+from morphing.ui.words import (
+    DEPTHS,
     METHOD_GROUPS,
     METHODS,
     SAMPLERS,
+    STRATEGIES,
+    USUAL_SAMPLERS,
     ZOO_MODELS,
-    Choice,
-    Role,
-    addable,
-    inspected,
 )
-from morphing.ui.session import seconds_per_trial
 
 
 def models(choice: Choice, token: str | None) -> str:
@@ -88,44 +90,76 @@ def hits(found: Sequence[ModelHit], choice: Choice) -> str:
 
 
 def benchmarks(choice: Choice) -> str:
-    """The catalogue as cards, and sparsity, which needs no dataset."""
+    """The catalogue as cards, and what can be measured without a dataset."""
     known = catalogue()
     ordered = sorted(known, key=lambda name: (name not in choice.roles, not known[name].local))
-    cards = [_benchmark_card(known[name], choice.roles.get(name)) for name in ordered]
-    states = [("sparsity", "Objective", choice.sparsity), ("sparsity", "Off", not choice.sparsity)]
-    sparsity = (
-        f'<article class="m-card benchmark {"on" if choice.sparsity else "off"}">'
-        f"<h3>Sparsity</h3><p>How little the merge differs from the base: small changes"
-        " keep more of what the base could do.</p>"
-        f"<footer>{chip('no samples needed')}</footer>"
-        f"{_segments('sparsity', states)}"
-        "</article>"
+    cards = [_benchmark_card(known[name], choice) for name in ordered]
+    measures = (_measure_card(name, name in choice.measures) for name in MEASURE_WORDS)
+    return (
+        f"{grid(cards, 'benchmarks')}"
+        f'<h3 class="m-sub">Beside the scores</h3>{grid(measures, "measures")}'
     )
-    return grid([*cards[: len(choice.roles)], sparsity, *cards[len(choice.roles) :]], "benchmarks")
 
 
-def _benchmark_card(benchmark: Benchmark, role: Role | None) -> str:
+def _benchmark_card(benchmark: Benchmark, choice: Choice) -> str:
+    role: Role | None = choice.roles.get(benchmark.name)
     facts = [benchmark.dataset, benchmark.kind.replace("_", " ")]
     if benchmark.cross_domain:
         facts.append("cross-domain")
     roles = (("objective", "Objective"), ("report", "Report"), ("off", "Off"))
-    segments = [(value, label, (role or "off") == value) for value, label in roles]
+    segments = [(value, benchmark.name, label, (role or "off") == value) for value, label in roles]
+    bound = ""
+    if role == "objective":
+        kept = benchmark.name in choice.floors
+        bound = pill("floor", benchmark.name, "Never below any source", kept)
     return (
         f'<article class="m-card benchmark {role or "off"}">'
         f"<h3>{escape(benchmark.title or benchmark.name)}</h3>"
         f"<p>{escape(benchmark.description)}</p>"
         f"<footer>{''.join(chip(fact) for fact in facts)}</footer>"
-        f"{_segments(benchmark.name, segments)}</article>"
+        f"{_segments(benchmark.name, segments)}{bound}</article>"
     )
 
 
-def _segments(name: str, segments: Sequence[tuple[str, str, bool]]) -> str:
+def _measure_card(name: str, chosen: bool) -> str:
+    title, text = MEASURE_WORDS[name]
+    return option("measure", name, f"{title}\u00a0{_arrow(name)}", text, chosen)
+
+
+def _arrow(measure: str) -> str:
+    return "↑" if MEASURES[measure] == "maximize" else "↓"
+
+
+def _segments(name: str, segments: Iterable[tuple[str, str, str, bool]]) -> str:
+    """Buttons of which one is on: action, value, label, whether it is that one."""
     buttons = "".join(
         f'<button type="button" aria-pressed="{str(on).lower()}" {"disabled" if on else ""}'
-        f' data-do="{action}" data-value="{escape(name)}">{label}</button>'
-        for action, label, on in segments
+        f' data-do="{action}" data-value="{escape(value)}">{label}</button>'
+        for action, value, label, on in segments
     )
     return f'<div class="m-segments" role="group" aria-label="{escape(name)}">{buttons}</div>'
+
+
+def space(choice: Choice) -> str:
+    """What is searched, one of three, and how fine its numbers are."""
+    cards = grid(
+        (
+            option("strategy", key, *words, key == choice.strategy)
+            for key, words in STRATEGIES.items()
+        ),
+        "three",
+    )
+    if not choice.merges_weights:
+        return cards
+    depths = [("depth", key, label, key == choice.depth) for key, label in DEPTHS.items()]
+    kinds = [
+        ("kinds", "alike", "All alike", not choice.kinds),
+        ("kinds", "apart", "Attention, MLP and the rest apart", choice.kinds),
+    ]
+    return (
+        f'{cards}<div class="m-fine"><div><b>Layers</b>{_segments("Layers", depths)}</div>'
+        f"<div><b>Modules</b>{_segments('Modules', kinds)}</div></div>"
+    )
 
 
 def methods(choice: Choice) -> str:
@@ -138,40 +172,56 @@ def methods(choice: Choice) -> str:
 
     others = [key for keys in METHOD_GROUPS.values() for key in keys]
     groups = "".join(f"<h3>{title}</h3>{cards(keys)}" for title, keys in METHOD_GROUPS.items())
-    return (
-        cards(key for key in METHODS if key not in others)
-        + f'<details class="m-more" {"open" if choice.method in others else ""}>'
-        f"<summary>{len(others)} more methods</summary>{groups}</details>"
+    return cards(key for key in METHODS if key not in others) + _more(
+        f"{len(others)} more methods", groups, choice.method in others
     )
 
 
 def samplers(choice: Choice) -> str:
-    """The samplers, one chosen."""
-    return grid(
-        (option("sampler", key, *words, key == choice.sampler) for key, words in SAMPLERS.items()),
-        "four",
+    """The samplers, one chosen: the usual ones, and the rest to unfold."""
+
+    def cards(keys: Iterable[str]) -> str:
+        return grid(
+            (option("sampler", key, *SAMPLERS[key], key == choice.sampler) for key in keys), "four"
+        )
+
+    others = [key for key in SAMPLERS if key not in USUAL_SAMPLERS]
+    return cards(USUAL_SAMPLERS) + _more(
+        f"{len(others)} more samplers", cards(others), choice.sampler in others
     )
 
 
-def summary(choice: Choice, evaluations: int, samples: int) -> str:
-    """The run to be, in a few lines."""
-    roles = list(choice.roles.values())
-    objectives = roles.count("objective") + choice.sparsity
-    report = f", {roles.count('report')} reported only" if "report" in roles else ""
-    answers = roles.count("objective") * samples * evaluations
-    tasks = {name for name, role in choice.benchmarks if role == "objective"}
-    pace = seconds_per_trial(choice.base, tasks, samples)
-    time = f", about {duration(pace * evaluations)}" if pace else ""
-    problem = f'<p class="m-error">{escape(choice.problem)}</p>' if choice.problem else ""
+def _more(title: str, content: str, unfolded: bool) -> str:
+    opened = "open" if unfolded else ""
+    return f'<details class="m-more" {opened}><summary>{title}</summary>{content}</details>'
+
+
+def summary(choice: Choice, settings: Settings, token: str | None) -> str:
+    """The run to be, in a few lines, or what stands in its way."""
+    objectives = len(choice.tasks) + len(choice.measures)
+    reported = len(choice.benchmarks) - len(choice.tasks)
+    report = f", {reported} reported only" if reported else ""
+    answers = len(choice.tasks) * settings.samples * settings.evaluations
+    pace = seconds_per_trial(choice.base, set(choice.tasks), settings.samples)
+    time = f", about {duration(pace * settings.evaluations)}" if pace else ""
+    try:
+        numbers, problem = count_numbers(choice, settings, token), ""
+    except MorphingError as error:
+        numbers, problem = (), str(error)
+    made = METHODS[choice.method][0] if choice.merges_weights else "Layer paths"
+    then = "then layer paths, " if choice.strategy == "ps+dfs" else ""
+    counted = " + ".join(map(str, numbers)) + " numbers a recipe" if numbers else "to search"
+    shared = f", {settings.workers} at a time" if settings.workers > 1 else ""
     lines = [
         (f"{len(choice.sources)} sources", f"onto {short_name(choice.base)}"),
-        (METHODS[choice.method][0], "merges them"),
-        (SAMPLERS[choice.sampler][0], f"proposes {evaluations} recipes"),
-        (f"{objectives} objectives", f"to maximise{report}"),
+        (made, f"{then}{counted}"),
+        (SAMPLERS[choice.sampler][0], f"proposes {settings.evaluations} recipes{shared}"),
+        (f"{objectives} objectives", f"to trade off{report}"),
         (f"{readable(answers)} answers", f"to score{time}"),
     ]
     items = "".join(f"<li><b>{escape(a)}</b> <span>{escape(b)}</span></li>" for a, b in lines)
-    return f'<div class="m-summary"><h2>Your search</h2><ul>{items}</ul>{problem}</div>'
+    told = f'<p class="m-error">{escape(problem)}</p>' if problem else ""
+    return f'<div class="m-summary"><h2>Your search</h2><ul>{items}</ul>{told}</div>'
 
 
 def devices() -> list[str]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from morphing.runs.run import Figures
-from morphing.runs.spec import SPARSITY
-from morphing.runs.trial import Result, Trial
+from morphing.runs.figures import Figures
+from morphing.runs.trial import Trial
+from morphing.ui.objectives import Objective, Objectives
 
 ORDER = "order"
 """Colour by when a recipe was evaluated."""
@@ -18,46 +18,45 @@ Plot = dict[str, Any]
 
 INK, FAINT, FRONT = "var(--m-ink)", "var(--m-faint)", "var(--m-front)"
 KNEE, REFERENCE, PANEL = "var(--m-knee)", "var(--m-reference)", "var(--m-panel)"
+_CROSS = {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": FAINT}}
 _SCALE = [[0.0, "var(--m-scale-0)"], [0.5, "var(--m-scale-1)"], [1.0, "var(--m-scale-2)"]]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What the plots are of: a run's figures, its objectives' titles, what is marked."""
+    """What the plots are of: a run's figures, its objectives, what is marked."""
 
     run: str
-    titles: Mapping[str, str]
-    """Objective to title, in the run's order."""
+    objectives: Objectives
     figures: Figures
-    references: Mapping[str, Mapping[str, Result]]
-    """Search-split results of base and sources by their short names."""
+    references: Mapping[str, Mapping[str, float]]
+    """Natural search-split values of base and sources, by their short names and by name."""
     total: int
     focus: int | None = None
 
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        return tuple(self.titles)
+    def natural(self, trial: Trial, objective: str) -> float:
+        """A trial's natural value of an objective."""
+        return trial.values[self.objectives.names.index(objective)]
 
     def value(self, trial: Trial, objective: str) -> float:
-        """A trial's value of an objective: percent for a benchmark, −distance for sparsity."""
-        return shown_value(objective, trial.values[self.objectives.index(objective)])
+        """The same in the unit of an axis."""
+        return self.objectives[objective].scaled(self.natural(trial, objective))
 
-    @property
-    def members(self) -> list[Trial]:
-        front = set(self.figures.front)
-        return [trial for trial in self.figures.trials if trial.number in front]
-
-
-def shown_value(objective: str, value: float) -> float:
-    """Scores are shown in percent."""
-    return value if objective == SPARSITY else 100 * value
+    def merit(self, trial: Trial, objective: str) -> float:
+        """The same, so that more is better."""
+        return self.objectives[objective].merit(self.value(trial, objective))
 
 
 def front_plot(subject: Subject, x: str, y: str, colour: str = ORDER) -> Plot:
-    """Two objectives against each other: dominated faint, front bright, knee starred."""
+    """Two objectives against each other: dominated faint, front bright, knee starred.
+
+    The better end of every axis is right or up, so that of a minimised objective is reversed.
+    """
     front = set(subject.figures.front)
-    dominated = [trial for trial in subject.figures.trials if trial.number not in front]
-    members = sorted(subject.members, key=lambda trial: subject.value(trial, x))
+    others = [trial for trial in subject.figures.trials if trial.number not in front]
+    dominated = [trial for trial in others if trial.feasible]
+    refused = [trial for trial in others if not trial.feasible]
+    members = sorted(subject.figures.members, key=lambda trial: subject.merit(trial, x))
     knee = [trial for trial in members if trial.number == subject.figures.knee]
     focus = [trial for trial in subject.figures.trials if trial.number == subject.focus]
 
@@ -79,10 +78,14 @@ def front_plot(subject: Subject, x: str, y: str, colour: str = ORDER) -> Plot:
         shade_title, suffix = "trial", ""
     else:
         shade = [subject.value(trial, colour) for trial in members]
-        shade_title, suffix = subject.titles[colour], _suffix(colour)
+        shade_title, suffix = (
+            subject.objectives[colour].axis_title,
+            subject.objectives[colour].suffix,
+        )
     outline = _upper_right(subject, members, x, y)
     data: list[Plot] = [
         points(dominated, "Dominated", marker={"size": 8, "color": FAINT}),
+        *([points(refused, "Breaks a constraint", marker=_CROSS)] if refused else []),
         {
             "type": "scatter",
             "mode": "lines",
@@ -134,8 +137,8 @@ def front_plot(subject: Subject, x: str, y: str, colour: str = ORDER) -> Plot:
         ),
     ]
     layout = _layout(f"{subject.run} {x} {y}")
-    layout["xaxis"] |= _axis(subject, x)
-    layout["yaxis"] |= _axis(subject, y)
+    layout["xaxis"] |= _axis(subject.objectives[x], "→")
+    layout["yaxis"] |= _axis(subject.objectives[y], "↑")
     layout["hovermode"] = "closest"
     return {"data": data, "layout": layout}
 
@@ -176,47 +179,48 @@ def hypervolume_plot(subject: Subject) -> Plot:
 
 def trade_off_plot(subject: Subject) -> Plot:
     """A line a front member across the objectives, each scaled from the worst to the best seen."""
+    objectives, figures = subject.objectives, subject.figures
     ranges = {}
-    for objective in subject.objectives:
-        seen = [subject.value(trial, objective) for trial in subject.figures.trials]
-        ranges[objective] = (min(seen), max(seen)) if seen else (0.0, 1.0)
+    for name in objectives.names:
+        seen = [subject.merit(trial, name) for trial in figures.trials]
+        ranges[name] = (min(seen), max(seen)) if seen else (0.0, 1.0)
 
-    def height(trial: Trial, objective: str) -> float:
-        low, high = ranges[objective]
-        return (subject.value(trial, objective) - low) / (high - low) if high > low else 1.0
+    def height(trial: Trial, name: str) -> float:
+        low, high = ranges[name]
+        return (subject.merit(trial, name) - low) / (high - low) if high > low else 1.0
 
     def line(trial: Trial) -> Plot:
         marked = trial.number == subject.focus
-        knee = trial.number == subject.figures.knee
+        knee = trial.number == figures.knee
         strong = KNEE if knee else INK if marked else FRONT
         return {
             "type": "scatter",
             "mode": "lines+markers",
-            "x": list(range(len(subject.objectives))),
-            "y": [height(trial, objective) for objective in subject.objectives],
-            "customdata": [trial.number] * len(subject.objectives),
+            "x": list(range(len(objectives.names))),
+            "y": [height(trial, name) for name in objectives.names],
+            "customdata": [trial.number] * len(objectives.names),
             "line": {"color": strong, "width": 3 if knee or marked else 1.2},
             "marker": {"size": 8 if knee or marked else 5, "color": strong},
             "opacity": 1.0 if knee or marked else 0.45,
             "text": [
-                f"<b>Trial {trial.number}</b><br>{subject.titles[objective]}:"
-                f" {shown(objective, subject.value(trial, objective))}"
-                for objective in subject.objectives
+                f"<b>Trial {trial.number}</b><br>{_reading(subject, trial, objective)}"
+                for objective in objectives.all
             ],
             "hovertemplate": "%{text}<extra></extra>",
         }
 
     strong_last = sorted(
-        subject.members, key=lambda t: (t.number == subject.figures.knee, t.number == subject.focus)
+        figures.members, key=lambda t: (t.number == figures.knee, t.number == subject.focus)
     )
     layout = _layout(subject.run)
     layout["showlegend"] = False
     layout["hovermode"] = "closest"
     layout["xaxis"] |= {
         "tickmode": "array",
-        "tickvals": list(range(len(subject.objectives))),
-        "ticktext": [_two_lines(title) for title in subject.titles.values()],
-        "range": [-0.25, len(subject.objectives) - 0.75],
+        "tickvals": list(range(len(objectives.names))),
+        "ticktext": [_two_lines(objective.title) for objective in objectives.all],
+        "range": [-0.4, len(objectives.names) - 0.6],
+        "ticklabeloverflow": "allow",
         "showgrid": True,
     }
     layout["yaxis"] |= {
@@ -228,46 +232,46 @@ def trade_off_plot(subject: Subject) -> Plot:
     return {"data": [line(trial) for trial in strong_last], "layout": layout}
 
 
-def shown(objective: str, value: float) -> str:
-    """A shown value with its unit."""
-    return f"{value:.4f}".replace("-", "−") if objective == SPARSITY else f"{value:.1f}%"
-
-
 def _hover(subject: Subject, trial: Trial) -> str:
-    lines = [
-        f"{subject.titles[objective]}: {shown(objective, subject.value(trial, objective))}"
-        for objective in subject.objectives
-    ]
+    lines = [_reading(subject, trial, objective) for objective in subject.objectives.all]
     knee = " (knee)" if trial.number == subject.figures.knee else ""
-    return "<br>".join([f"<b>Trial {trial.number}</b>{knee}", *lines])
+    broken = "" if trial.feasible else " (breaks a constraint)"
+    return "<br>".join([f"<b>Trial {trial.number}</b>{knee}{broken}", *lines])
+
+
+def _reading(subject: Subject, trial: Trial, objective: Objective) -> str:
+    return f"{objective.title}: {objective.shown(subject.natural(trial, objective.name))}"
 
 
 def _reference_traces(subject: Subject, x: str, y: str) -> list[Plot]:
-    """Base and sources as labelled diamonds, where both objectives are benchmarks."""
+    """Base and sources as labelled diamonds, where both objectives are known of them."""
+    across, up = subject.objectives[x], subject.objectives[y]
     named = [
-        (name, 100 * results[x].value, 100 * results[y].value)
-        for name, results in subject.references.items()
-        if x in results and y in results
+        (name, values[x], values[y])
+        for name, values in subject.references.items()
+        if x in values and y in values
     ]
     if not named:
         return []
-    middle = (min(at_x for _, at_x, _ in named) + max(at_x for _, at_x, _ in named)) / 2
+    merits = [across.merit(value) for _, value, _ in named]
+    middle = (min(merits) + max(merits)) / 2
     return [
         {
             "type": "scatter",
             "mode": "markers+text",
             "name": "Base and sources",
-            "x": [at_x for _, at_x, _ in named],
-            "y": [at_y for _, _, at_y in named],
+            "x": [across.scaled(at_x) for _, at_x, _ in named],
+            "y": [up.scaled(at_y) for _, _, at_y in named],
             "text": [name for name, _, _ in named],
             "textposition": [
-                f"{'bottom' if place % 2 else 'top'} {'right' if at_x <= middle else 'left'}"
-                for place, (_, at_x, _) in enumerate(named)
+                f"{'bottom' if place % 2 else 'top'} {'right' if merit <= middle else 'left'}"
+                for place, merit in enumerate(merits)
             ],
             "textfont": {"size": 11, "color": REFERENCE},
             "cliponaxis": False,
             "marker": {"symbol": "diamond", "size": 11, "color": REFERENCE},
-            "hovertemplate": "%{text}<br>%{x:.1f}% · %{y:.1f}%<extra></extra>",
+            "customdata": [[across.shown(at_x), up.shown(at_y)] for _, at_x, at_y in named],
+            "hovertemplate": "%{text}<br>%{customdata[0]} · %{customdata[1]}<extra></extra>",
         }
     ]
 
@@ -276,24 +280,22 @@ def _upper_right(
     subject: Subject, members: Sequence[Trial], x: str, y: str
 ) -> list[tuple[float, float]]:
     """The members that are not dominated in these two objectives alone, left to right."""
-    best: list[tuple[float, float]] = []
+    best: list[Trial] = []
     for trial in reversed(members):
-        point = (subject.value(trial, x), subject.value(trial, y))
-        if not best or point[1] > best[-1][1]:
-            best.append(point)
-    return best[::-1]
+        if not best or subject.merit(trial, y) > subject.merit(best[-1], y):
+            best.append(trial)
+    return [(subject.value(trial, x), subject.value(trial, y)) for trial in best[::-1]]
 
 
-def _axis(subject: Subject, objective: str) -> Plot:
-    unit = " (closer to the base →)" if objective == SPARSITY else ""
+def _axis(objective: Objective, better: str) -> Plot:
+    title = objective.axis_title
+    if not objective.is_score:
+        title += f" (better {better})" if objective.maximised else f" (less is better {better})"
     return {
-        "title": {"text": subject.titles[objective] + unit, "standoff": 8},
-        "ticksuffix": _suffix(objective),
+        "title": {"text": title, "standoff": 8},
+        "ticksuffix": objective.suffix,
+        "autorange": True if objective.maximised else "reversed",
     }
-
-
-def _suffix(objective: str) -> str:
-    return "" if objective == SPARSITY else "%"
 
 
 def _two_lines(title: str) -> str:

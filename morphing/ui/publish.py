@@ -11,10 +11,9 @@ from morphing.errors import MorphingError
 from morphing.publishing.publish import publish, write_export
 from morphing.publishing.push import check_push
 from morphing.runs.run import Run
-from morphing.runs.spec import SPARSITY
 from morphing.runs.trial import Result
 from morphing.ui import session
-from morphing.ui.cards import chip, empty, heading, pick_html, pill
+from morphing.ui.cards import chip, empty, heading, pick_html, pill, step_bar
 from morphing.ui.handlers import follow, guarded
 from morphing.ui.scene import Scene, View
 
@@ -55,7 +54,10 @@ def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
         (run, chosen), token = _chosen(name, number), session.token_of(login)
         if session.on_space() and not token:
             raise MorphingError("Sign in first: the merge is pushed to your own account.")
-        yield {push: gr.Button("Pushing…", interactive=False), result: _step("getting ready", 0, 1)}
+        yield {
+            push: gr.Button("Pushing…", interactive=False),
+            result: step_bar("getting ready", 0, 1),
+        }
 
         def work(emit: Callable[[str], None]) -> None:
             progress = _progress(emit)
@@ -137,16 +139,7 @@ def _enabled(scene: Scene | None) -> gr.Button:
 
 
 def _progress(emit: Callable[[str], None]) -> Callable[[str, int, int], None]:
-    return lambda step, done, total: emit(_step(step, done, total))
-
-
-def _step(step: str, done: int, total: int) -> str:
-    share = 100 * done / total if total else 0
-    return (
-        f'<div class="m-progress running"><p class="m-step" role="status">{escape(step)}'
-        f" · {done}/{total}</p>"
-        f'<div class="m-bar"><i style="width:{share:.0f}%"></i></div></div>'
-    )
+    return lambda step, done, total: emit(step_bar(step, done, total))
 
 
 def _done(text: str, target: str, url: str) -> str:
@@ -196,18 +189,19 @@ def _preview(scene: Scene | None) -> str:
             f"<tr><td>{escape(benchmark.title or benchmark.name)}</td><td>{seen}</td>"
             f"<td>{held}</td></tr>"
         )
-    distance = (
-        f"<p class='m-step'>Relative L1 distance from the base: {-trial.values[-1]:.4f}</p>"
-        if SPARSITY in scene.titles
-        else ""
+    measured = " · ".join(
+        f"{escape(objective.title)} {objective.shown(value)}"
+        for objective, value in zip(scene.objectives.all, trial.values, strict=True)
+        if not objective.is_score
     )
+    beside = f"<p class='m-step'>{measured}</p>" if measured else ""
     sources = "".join(chip(scene.title(model)) for model in scene.models)
     return (
         f'<article class="m-model-card"><h3>{escape(scene.run.name)}-{trial.number}</h3>'
         f'<div class="m-row">{chip(trial.recipe.method, "front")}{sources}</div>'
         '<div class="m-scroll"><table class="m-table"><thead><tr><th>Benchmark</th>'
         f"<th>Search split</th><th>Holdout split</th></tr></thead><tbody>{''.join(rows)}</tbody>"
-        f"</table></div>{distance}<p class='m-step'>The holdout is scored when you push, for the"
+        f"</table></div>{beside}<p class='m-step'>The holdout is scored when you push, for the"
         " merge and for base and sources, and both columns go on the card.</p></article>"
     )
 

@@ -7,11 +7,14 @@ from typing import Any
 
 from gradio.components import Component
 
-from morphing.runs.run import Figures, Run, Status
-from morphing.runs.spec import SPARSITY
-from morphing.runs.trial import Result, Trial
+from morphing.runs.figures import Figures
+from morphing.runs.records import Record
+from morphing.runs.run import Run, Status
+from morphing.runs.selection import Selection
+from morphing.runs.trial import Trial
 from morphing.ui import session
 from morphing.ui.cards import short_name
+from morphing.ui.objectives import Objectives
 from morphing.ui.plots import ORDER, Subject
 
 TRAY_SIZE = 4
@@ -25,7 +28,10 @@ class Scene:
     run: Run
     status: Status
     figures: Figures
-    references: dict[str, dict[str, Result]]
+    references: dict[str, Record]
+    """What is known of base and sources on the search split."""
+    held: session.Held = ()
+    """Which models have been scored on the holdout."""
     tray: tuple[str, ...] = ()
     chosen: int | None = None
     axes: tuple[str, str, str] | None = None
@@ -38,8 +44,10 @@ class Scene:
         run = session.find_run(name)
         if run is None:
             return None
-        figures, references = session.figures(run), session.references(run)
-        return cls(run, run.status(), figures, references, tuple(tray), chosen, axes)
+        status = run.status()
+        figures = session.figures(run, status.done)
+        known = session.references(run), session.held(run)
+        return cls(run, status, figures, *known, tuple(tray), chosen, axes)
 
     @property
     def focus(self) -> int | None:
@@ -56,19 +64,21 @@ class Scene:
         return None if self.focus is None else self.trials.get(self.focus)
 
     @cached_property
-    def titles(self) -> dict[str, str]:
-        """Objective to title, in order."""
-        declared = [use.declaration for use in self.run.spec.tasks]
-        titles = {benchmark.name: benchmark.title or benchmark.name for benchmark in declared}
-        return {**titles, SPARSITY: "Sparsity"} if self.run.spec.sparsity else titles
+    def objectives(self) -> Objectives:
+        return Objectives.of(self.run.spec)
 
     @property
     def shown_axes(self) -> tuple[str, str, str]:
         """Objectives across and up, and what gives the colour: as chosen, else the first ones."""
-        names = list(self.titles)
+        names = self.objectives.names
         default = (names[0], names[min(1, len(names) - 1)], names[2] if names[2:] else ORDER)
         known = self.axes and set(self.axes) <= {*names, ORDER}
         return self.axes if self.axes and known else default
+
+    @cached_property
+    def selection(self) -> Selection | None:
+        """The front on the holdout, as far as it has been scored there."""
+        return session.selection(self.run, self.figures, self.held)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -78,14 +88,14 @@ class Scene:
     @property
     def mark(self) -> tuple[Hashable, ...]:
         """Changes when trials or references do."""
-        return self.run.name, len(self.figures.trials), len(self.references)
+        return self.run.name, self.figures.evaluations, len(self.references)
 
     @property
     def subject(self) -> Subject:
         """What the plots are given."""
-        named = {short_name(model): results for model, results in self.references.items()}
+        named = {short_name(model): record.values for model, record in self.references.items()}
         total = self.run.spec.search.evaluations
-        return Subject(self.run.name, self.titles, self.figures, named, total, self.focus)
+        return Subject(self.run.name, self.objectives, self.figures, named, total, self.focus)
 
     def title(self, member: str) -> str:
         """A tray member's name for people."""

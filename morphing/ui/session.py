@@ -12,13 +12,21 @@ from pathlib import Path
 import gradio as gr
 
 from morphing.errors import MorphingError
-from morphing.runs.run import Figures, Run, default_folder, list_runs, runs_root
-from morphing.runs.trial import Result
+from morphing.runs.figures import Figures
+from morphing.runs.leases import read_workers
+from morphing.runs.records import Record
+from morphing.runs.run import Run, default_folder, list_runs, runs_root
+from morphing.runs.selection import Selection
+from morphing.runs.selection import selection as select
+from morphing.runs.stages import stage_folder
 from morphing.runs.workbench import Progress, Workbench
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 _PUBLIC_MODEL = re.compile(r"zoo:[\w-]+|[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
 _SHOWN_RUNS = 30
+_TOGETHER_SECONDS = 15.0
+Held = tuple[str, ...]
+"""Names of the files of what has been scored on the holdout."""
 
 
 def on_space() -> bool:
@@ -103,10 +111,10 @@ def _figures(run: Run, done: int, trace: int) -> Figures:
     return run.figures()
 
 
-def figures(run: Run) -> Figures:
+def figures(run: Run, done: int) -> Figures:
     """The run's figures, computed anew only when trials were told."""
     journal = run.folder / "journal.log"
-    return _figures(run, run.status().done, journal.stat().st_size if journal.exists() else 0)
+    return _figures(run, done, journal.stat().st_size if journal.exists() else 0)
 
 
 def seconds_per_trial(base: str, tasks: set[str], samples: int) -> float | None:
@@ -116,20 +124,49 @@ def seconds_per_trial(base: str, tasks: set[str], samples: int) -> float | None:
         if run is None or run.spec.base.partition("@")[0] != base:
             continue
         same = {use.declaration.name for use in run.spec.tasks} == tasks
-        if same and run.spec.tasks[0].samples == samples and (trials := figures(run).trials):
+        if (
+            same
+            and run.spec.tasks[0].samples == samples
+            and (trials := figures(run, run.status().done).trials)
+        ):
             return sum(trial.seconds for trial in trials) / len(trials)
     return None
 
 
 @lru_cache(maxsize=8)
-def _references(run: Run, scored: tuple[str, ...]) -> dict[str, dict[str, Result]]:
-    return run.reference_scores("search")
+def _references(run: Run, scored: tuple[str, ...]) -> dict[str, Record]:
+    return run.references("search")
 
 
-def references(run: Run) -> dict[str, dict[str, Result]]:
-    """Search-split scores of base and sources, read anew only when there are more of them."""
-    folder = run.folder / "references" / "search"
-    return _references(run, tuple(sorted(os.listdir(folder))) if folder.is_dir() else ())
+def references(run: Run) -> dict[str, Record]:
+    """What is known of base and sources on the search split, read anew only when it is more."""
+    return _references(run, _records(run.folder / "references" / "search"))
+
+
+def held(run: Run) -> Held:
+    """What of a run has been scored on the holdout."""
+    folders = run.folder / "holdout", run.folder / "references" / "holdout"
+    return tuple(f"{folder.parent.name}/{name}" for folder in folders for name in _records(folder))
+
+
+def _records(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.glob("*.json")))
+
+
+@lru_cache(maxsize=8)
+def _selection(run: Run, front: tuple[int, ...], held: Held) -> Selection | None:
+    return select(run)
+
+
+def selection(run: Run, figures: Figures, held: Held) -> Selection | None:
+    """The front on the holdout, worked out anew only when more of it was scored."""
+    return _selection(run, figures.front, held) if held else None
+
+
+def last_workers(run: Run) -> int:
+    """How many workers were at the run when it ended: as many go on with it."""
+    ends = [worker.spans[-1][1] for worker in read_workers(run.folder)]
+    return max(sum(max(ends) - end < _TOGETHER_SECONDS for end in ends), 1) if ends else 1
 
 
 class Bench:
@@ -148,7 +185,11 @@ class Bench:
             if self._workbench is None or self._workbench.run is not run:
                 self._workbench = None
                 self._workbench = Workbench(run, token, progress)
-            yield self._workbench
+            bench, self._workbench = self._workbench, None  # lost if it is left half loaded
+            if stage_folder(run).exists():
+                bench.add_stage_model(progress)
+            self._workbench = bench
+            yield bench
         finally:
             self._lock.release()
 

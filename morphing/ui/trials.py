@@ -7,12 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from morphing.runs.spec import SPARSITY
+from morphing.merging.paths import read_path
+from morphing.runs.stages import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
 from morphing.ui import session
 from morphing.ui.cards import chip, empty, link, pick_html, short_name
 from morphing.ui.handlers import guarded
-from morphing.ui.plots import shown, shown_value
+from morphing.ui.makeup import make_up, spark
+from morphing.ui.objectives import Objective
 from morphing.ui.scene import Scene, View
 
 _PEEK = 40
@@ -21,44 +23,50 @@ _PEEK = 40
 
 def front_table(scene: Scene | None) -> str:
     """The front's members, best total first, and base and sources to compare with."""
-    if scene is None or not scene.figures.front:
+    if scene is None or not scene.figures.trials:
         return empty("No scored merge yet", "The first ones appear here within moments.")
+    objectives, members = scene.objectives, scene.figures.members
     best = {
-        name: max(trial.values[i] for trial in scene.subject.members)
-        for i, name in enumerate(scene.titles)
+        objective.name: objective.best(trial.values[place] for trial in members)
+        for place, objective in enumerate(objectives.all)
+        if members
     }
-    head = "".join(f"<th>{escape(title)}</th>" for title in scene.titles.values())
-    tasks = [i for i, name in enumerate(scene.titles) if name != SPARSITY]
-    members = sorted(scene.subject.members, key=lambda trial: -sum(trial.values[i] for i in tasks))
-    rows = [_member_row(scene, trial, best) for trial in members]
+    head = "".join(
+        f"<th>{escape(objective.title)} {objective.arrow}</th>" for objective in objectives.all
+    )
+
+    def total(trial: Trial) -> float:
+        values = zip(objectives.all, trial.values, strict=True)
+        return sum(each.merit(value) for each, value in values if each.is_score)
+
+    rows = [_member_row(scene, trial, best) for trial in sorted(members, key=total, reverse=True)]
     rows += [_model_row(scene, model) for model in scene.models if model in scene.references]
     return (
         '<div class="m-scroll"><table class="m-table"><thead><tr>'
-        f'<th class="m-pick-head">Compare</th><th>Merge</th>{head}<th>Weights</th>'
+        f'<th class="m-pick-head">Compare</th><th>Merge</th>{head}<th>Made of</th>'
         f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
 def _member_row(scene: Scene, trial: Trial, best: Mapping[str, float]) -> str:
-    cells = []
-    for name, value in zip(scene.titles, trial.values, strict=True):
-        top = " m-top" if value == best[name] else ""
-        text = shown(name, shown_value(name, value))
-        bar = "" if name == SPARSITY else f'<i style="width:{100 * value:.1f}%"></i>'
-        cells.append(f'<td class="m-score{top}">{text}{bar}</td>')
-    knee = chip("★ knee", "knee") if trial.number == scene.figures.knee else ""
+    cells = "".join(
+        _value_cell(objective, value, value == best[objective.name])
+        for objective, value in zip(scene.objectives.all, trial.values, strict=True)
+    )
     focus = ' class="focus"' if trial.number == scene.focus else ""
     return (
         f'<tr{focus} data-do="focus" data-value="{trial.number}">'
         f"<td>{_tick(scene, f'trial {trial.number}')}</td>"
-        f'<td class="m-name">{link("focus", str(trial.number), f"Trial {trial.number}")}{knee}</td>'
-        f"{''.join(cells)}<td>{_weights(trial)}</td></tr>"
+        f'<td class="m-name">{link("focus", str(trial.number), f"Trial {trial.number}")}'
+        f"{_marks(scene, trial)}</td>{cells}<td>{spark(trial, scene.run.spec)}</td></tr>"
     )
 
 
 def _model_row(scene: Scene, model: str) -> str:
-    results = scene.references[model]
-    cells = "".join(_reference_cell(name, results.get(name)) for name in scene.titles)
+    values = scene.references[model].values
+    cells = "".join(
+        _value_cell(objective, values.get(objective.name)) for objective in scene.objectives.all
+    )
     kind = "base" if model == scene.run.spec.base else "source"
     return (
         f'<tr class="m-reference"><td>{_tick(scene, model)}</td>'
@@ -66,11 +74,18 @@ def _model_row(scene: Scene, model: str) -> str:
     )
 
 
-def _reference_cell(name: str, result: Result | None) -> str:
-    if result is None:
+def _value_cell(objective: Objective, value: float | None, best: bool = False) -> str:
+    if value is None:
         return '<td class="m-score">–</td>'
-    bar = f'<i style="width:{100 * result.value:.1f}%"></i>'
-    return f'<td class="m-score">{100 * result.value:.1f}%{bar}</td>'
+    bar = f'<i style="width:{100 * value:.1f}%"></i>' if objective.is_score else ""
+    top = " m-top" if best else ""
+    return f'<td class="m-score{top}">{objective.shown(value)}{bar}</td>'
+
+
+def _marks(scene: Scene, trial: Trial) -> str:
+    """Chips: the knee, and what a recipe tried first is called."""
+    knee = chip("★ knee", "knee") if trial.number == scene.figures.knee else ""
+    return knee + (chip(f"first: {trial.seed}") if trial.seed else "")
 
 
 def _tick(scene: Scene, member: str) -> str:
@@ -80,17 +95,6 @@ def _tick(scene: Scene, member: str) -> str:
         f' data-do="toggle" data-value="{escape(member)}"'
         f' aria-label="Compare {escape(scene.title(member))}"></button>'
     )
-
-
-def _weights(trial: Trial) -> str:
-    """One small bar a weight: how much of each source is in the merge."""
-    bars = [
-        f'<i title="{escape(name)} {value:.2f}" style="height:{max(6, 100 * min(value, 1)):.0f}%">'
-        "</i>"
-        for name, value in trial.params.items()
-        if ".weight" in name or name.endswith("weight")
-    ]
-    return f'<span class="m-spark">{"".join(bars)}</span>'
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,9 @@ def detail_panel(current: gr.Textbox) -> Detail:
         return scene.trial if scene else None
 
     def benchmarks(scene: Scene | None) -> gr.Dropdown:
-        names = [n for n in scene.titles if n != SPARSITY] if scene else []
-        choices = [(scene.titles[name], name) for name in names] if scene else []
-        return gr.Dropdown(choices=choices, value=names[0] if names else None)
+        scores = scene.objectives.scores if scene else ()
+        choices = [(score.title, score.name) for score in scores]
+        return gr.Dropdown(choices=choices, value=scores[0].name if scores else None)
 
     def focused(scene: Scene) -> Any:
         return scene.run.name, scene.focus, bool(trial(scene))
@@ -157,28 +161,22 @@ def _facts(scene: Scene | None) -> str:
         return ""
     trial = scene.trial
     member = f"trial {trial.number}"
-    knee = chip("★ knee", "knee") if trial.number == scene.figures.knee else ""
     on_front = chip("on the front", "front") if trial.number in scene.figures.front else ""
+    broken = "" if trial.feasible else chip("breaks a constraint", "warn")
+    results = trial.results or {}
     scores = "".join(
-        f"<dt>{escape(scene.titles.get(name, name))}</dt><dd>{_score(result)}</dd>"
-        for name, result in (trial.results or {}).items()
-    )
-    if SPARSITY in scene.titles:
-        distance = -trial.values[-1]
-        scores += f"<dt>Distance from base</dt><dd>{distance:.4f} <small>relative L1</small></dd>"
-    params = "".join(
-        f"<dt>{escape(name)}</dt><dd>"
-        f'<span class="m-meter"><i style="width:{100 * min(max(value, 0), 1):.0f}%"></i></span>'
-        f"{value:.3f}</dd>"
-        for name, value in trial.params.items()
+        f"<dt>{escape(objective.title)}</dt>"
+        f"<dd>{_score(objective, value, results.get(objective.name))}</dd>"
+        for objective, value in zip(scene.objectives.all, trial.values, strict=True)
     )
     tray = "Take out of compare" if member in scene.tray else "Add to compare"
     return (
-        f'<div class="m-heading"><h2>Trial {trial.number} {knee}{on_front}</h2>'
-        f"<p>{escape(trial.recipe.method)} · scored in {trial.seconds:.1f} s</p></div>"
+        f'<div class="m-heading"><h2>Trial {trial.number}'
+        f" {_marks(scene, trial)}{on_front}{broken}</h2>"
+        f"<p>{_kind(trial)} · scored in {trial.seconds:.1f} s</p></div>"
         f'<dl class="m-facts">{scores}</dl>'
-        f'<details open><summary>What it is made of</summary><dl class="m-facts m-params">{params}'
-        "</dl></details>"
+        "<details open><summary>What it is made of</summary>"
+        f"{make_up(trial, scene.run.spec)}{_stage_note(scene, trial)}</details>"
         '<div class="m-actions">'
         f'<button type="button" class="m-button" data-do="toggle" data-value="{member}">{tray}'
         "</button>"
@@ -187,8 +185,24 @@ def _facts(scene: Scene | None) -> str:
     )
 
 
-def _score(result: Result) -> str:
-    return f"{100 * result.value:.1f}% <small>± {100 * result.stderr:.1f} · n = {result.n}</small>"
+def _kind(trial: Trial) -> str:
+    return "layer path" if read_path(trial.recipe) else escape(trial.recipe.method)
+
+
+def _stage_note(scene: Scene, trial: Trial) -> str:
+    """Which trial is the merge that a path of a second stage goes through."""
+    named = STAGE_MODEL in trial.recipe.references
+    if not named or (stage := stage_model(scene.run)) is None:
+        return ""
+    target = link("focus", str(stage.trial), f"trial {stage.trial}")
+    return f'<p class="m-step">The best merge: {target}</p>'
+
+
+def _score(objective: Objective, value: float, result: Result | None) -> str:
+    if result is None:
+        return objective.shown(value)
+    spread = f"± {100 * result.stderr:.1f} · n = {result.n}"
+    return f"{objective.shown(value)} <small>{spread}</small>"
 
 
 def _answers(rows: list[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -79,6 +80,51 @@ def test_a_row_ends_at_its_own_end(
     finally:
         model.generation_config = settings
     assert ended == [text.partition(end)[0] for text in plain]
+
+
+def test_generated_tokens_are_counted_to_each_rows_own_end(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, declare: Declare
+) -> None:
+    """A token is a character here; padding after a row's end or stop does not count."""
+    samples = load_samples(declare({"test": ROWS}), "holdout", 11)
+    plain = evaluate(model, tokenizer, declare({}, max_new_tokens=20), samples)
+    texts = [output.text for output in plain.outputs]
+    lengths = [output.tokens for output in plain.outputs]
+    # The end token is one of them, and the only one that a text does not show.
+    assert lengths == [min(len(text) + 1, 20) for text in texts]
+    assert plain.tokens == sum(lengths) / len(lengths)
+    stop = next(c for text in texts for c in text[2:] if not all(c in text[:9] for text in texts))
+    expected = [text.find(stop) + 1 or known for text, known in zip(texts, lengths, strict=True)]
+    assert expected != lengths
+    stopped = evaluate(model, tokenizer, declare({}, max_new_tokens=20, stop=[stop]), samples)
+    assert [output.tokens for output in stopped.outputs] == expected
+
+
+def test_scores_in_two_parts_join_to_the_whole(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, declare: Declare
+) -> None:
+    """In float64; in less, the batches may decide a close call between two tokens."""
+    benchmark = declare({"test": ROWS}, max_new_tokens=12, target="{{ question[:2] }}")
+    samples = load_samples(benchmark, "holdout", 11)
+    whole = evaluate(model, tokenizer, benchmark, samples)
+    first, rest = (evaluate(model, tokenizer, benchmark, s) for s in (samples[:4], samples[4:]))
+    assert first.joined(rest) == whole
+
+
+def test_the_time_of_a_pause_is_not_scoring(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, declare: Declare
+) -> None:
+    samples = load_samples(declare({"test": ROWS}), "holdout", 2)
+    began = time.perf_counter()
+    score = evaluate(
+        model,
+        tokenizer,
+        declare({}, max_new_tokens=4),
+        samples,
+        1,
+        lambda done, total: time.sleep(0.2),
+    )
+    assert 0 < score.seconds <= time.perf_counter() - began - 0.2 * len(samples)
 
 
 def test_stop_strings_cut(

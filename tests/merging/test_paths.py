@@ -23,6 +23,7 @@ from morphing.merging.paths import (
     describe,
     initial_slots,
     path_from_slots,
+    read_path,
 )
 from morphing.merging.recipe import Recipe
 from tests.merging.tiny import save_tokenizer
@@ -547,3 +548,14 @@ def test_models_with_one_last_name_keep_their_whole_names() -> None:
     assert describe(path) == "one/m 0–1 · two/m 1–2 · one/m+x/lora@1 0–1"
     path = LayerPath((*run("one/m@1", 0, 1), *run("one/m@1+x/lora@2", 0, 1)))
     assert describe(path) == "m 0–1 · m+lora 0–1"
+
+
+def test_a_path_is_read_back_from_its_recipe() -> None:
+    a, b = "org/Alpha", "org/Beta"
+    path = LayerPath((*run(a, 0, 3), *run(b, 1, 2, 0.87), *run(a, 4, 4, 12.0), *run(b, 0, 1)))
+    read = read_path(path.recipe("LlamaForCausalLM"))
+    assert read is not None and describe(read) == describe(path)
+    assert [(s.source, s.layer) for s in read.steps] == [(s.source, s.layer) for s in path.steps]
+    assert read_path(Recipe({"merge_method": "linear", "models": [{"model": a}]})) is None
+    single = [{"sources": [{"model": a, "layer_range": [0, 4], "parameters": {"scale": 0.5}}]}]
+    assert read_path(Recipe({"merge_method": "passthrough", "slices": single})) is None

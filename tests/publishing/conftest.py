@@ -7,7 +7,7 @@ import pytest
 
 from morphing import zoo
 from morphing.merging.recipe import Recipe
-from morphing.publishing.card import CardFacts, ScoreLine
+from morphing.publishing.facts import CardFacts, ScoreLine
 
 GSM8K, MAWPS = "openai/gsm8k", "morphing-testbed/mawps"
 BASE = f"acme/base@{'a' * 40}"
@@ -56,7 +56,10 @@ def facts() -> CardFacts:
         reference_holdout=references,
         run={
             "sampler": "mmmo",
+            "space": "ps",
             "evaluations": 30,
+            "failed": 0,
+            "raced": 0,
             "seed": 3,
             "trial": 12,
             "front": 6,

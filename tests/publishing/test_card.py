@@ -9,7 +9,8 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from morphing import zoo
 from morphing.merging.recipe import Recipe
-from morphing.publishing.card import CardFacts, eval_results, model_card, write_card
+from morphing.publishing.card import eval_results, model_card, write_card
+from morphing.publishing.facts import CardFacts, ObjectiveLine, Standing
 from morphing.publishing.names import code, escape, public
 from tests.hub.server import RunningHub
 
@@ -49,6 +50,54 @@ def test_both_splits_are_told_apart(facts: CardFacts) -> None:
     assert "62.5 ± 1.2" in search and "(n = 100)" in search and "split `train`" in search
     assert "optimistic" in search
     assert "| `zoo:japanese-numerals` (embedded in Morphing) | 10.0 ± 1.2 | – |" in holdout
+
+
+def test_holdout_scores_have_their_bootstrap_intervals(facts: CardFacts) -> None:
+    holdout = tuple(dataclasses.replace(line, interval=(0.401, 0.462)) for line in facts.holdout)
+    standing = Standing((0.4, 0.35, 0.45), facts.sources[0], (0.05, -0.01, 0.11))
+    told = dataclasses.replace(facts, holdout=holdout, standing=standing)
+    text = model_card(told, ADDRESS)
+    own, search = text.split("**Search split**")
+    assert "| 43.2 [40.1, 46.2] |" in own and "±" in search
+    assert "Mean over the search's benchmarks: 40.0 [35.0, 45.0]." in own
+    assert "+5.0 [-1.0, +11.0]" in own and "bob/math" in own
+    (result,) = ModelCard(text).data.eval_results
+    assert "95 % interval 0.4010 to 0.4620" in result.metric_name
+    assert "95 % interval 0.4010 to 0.4620" in eval_results(told)[".eval_results/gsm8k.yaml"]
+
+
+def test_the_search_is_told_with_what_it_spent(facts: CardFacts) -> None:
+    spent = {**facts.run, "space": "ps+dfs", "failed": 1, "raced": 4}
+    objectives = (
+        ObjectiveLine("gsm8k", "maximize", "62.5", "10.0", "60.0"),
+        ObjectiveLine("layers", "minimize", "8", "8.8", "8"),
+    )
+    told = dataclasses.replace(
+        facts, run=spent, objectives=objectives, constraints=("layers at most 8",)
+    )
+    text = model_card(told, ADDRESS)
+    assert "30 evaluations (1 failed, 4 given up on a part of the samples)" in text
+    assert "over merge parameters, then layer paths (`ps+dfs`)" in text
+    assert "| gsm8k | higher | 62.5 | 10.0 | 60.0 |" in text
+    assert "| layers | lower | 8 | 8.8 | 8 |" in text
+    assert "hypervolume is measured from `reference`" in text
+    assert "Constraints on members of the front: layers at most 8." in text
+    plain = model_card(facts, ADDRESS)
+    assert "Trial 12 of 30 evaluations with the sampler `mmmo`" in plain
+    assert "Constraints" not in plain and "hypervolume" not in plain
+
+
+def test_a_model_made_by_the_search_itself_comes_with_its_recipe(facts: CardFacts) -> None:
+    path = Recipe(
+        {
+            "merge_method": "passthrough",
+            "slices": [{"sources": [{"model": "stage:ps", "layer_range": [0, 1]}]}],
+        }
+    )
+    text = model_card(dataclasses.replace(facts, recipe=path, stage=facts.recipe), ADDRESS)
+    own, stage = text.split("```yaml\n")[1:]
+    assert "model: stage:ps" in own and "dare_ties" not in own
+    assert "merge_method: dare_ties" in stage and "seed 7" in stage
 
 
 def test_no_holdout_score_is_said_and_not_made_up(facts: CardFacts) -> None:
@@ -137,3 +186,15 @@ def test_write_card_into_an_export(facts: CardFacts, tmp_path: Path) -> None:
     write_card(tmp_path, facts)
     assert f"from_pretrained('{tmp_path.name}')" in (tmp_path / "README.md").read_text()
     assert (tmp_path / ".eval_results" / "gsm8k.yaml").is_file()
+
+
+def test_the_model_between_two_stages_is_explained(facts: CardFacts) -> None:
+    slices = [{"sources": [{"model": "stage:ps", "layer_range": [0, 2]}]}]
+    path = Recipe({"merge_method": "passthrough", "slices": slices})
+    text = model_card(dataclasses.replace(facts, recipe=path, stage=facts.recipe), ADDRESS)
+    second = text.split("by this recipe:")[1]
+    assert "stage:ps" in text and "merge_method: dare_ties" in second
+    assert "/home/me" not in text
+    assert text.count("masks are Morphing's, from the seed 7") == 1
+    exported = path.with_names(lambda _: "/runs/mine/stages/ps")
+    assert exported.with_names(public) == path

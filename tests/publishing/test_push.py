@@ -8,7 +8,7 @@ import yaml
 
 from morphing import zoo
 from morphing.errors import MorphingError
-from morphing.publishing.card import CardFacts
+from morphing.publishing.facts import CardFacts
 from morphing.publishing.push import check_push, push
 from tests.hub.server import RunningHub
 

@@ -1,14 +1,16 @@
 """A short search on the zoo, as its own process would do it."""
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from morphing.runs.spec import RunSpec, parse_spec, zoo_spec
+from tests.runs.postgres import Server, binaries, running_server
 
 
 @pytest.fixture
@@ -37,3 +39,16 @@ def morphing() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server with an empty database."""
+    programs = binaries()
+    if programs is None:
+        message = "PostgreSQL's server is not installed: apt-get install postgresql"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with running_server(programs) as server:
+        yield server

@@ -71,7 +71,7 @@ def test_a_failing_recipe_fails_its_trial_only(small_spec: RunSpec, tmp_path: Pa
 
     workbench.Workbench.morph = sometimes  # type: ignore[method-assign, assignment]
     try:
-        run.set_evaluations(10)
+        run.set_budget(evaluations=10)
         with pytest.raises(MorphingError, match=r"3 trials in a row failed.*not finite"):
             loop.search()
     finally:

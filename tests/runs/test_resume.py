@@ -14,7 +14,7 @@ import pytest
 from morphing.runs.loop import Loop
 from morphing.runs.prepare import create_run
 from morphing.runs.run import Run
-from morphing.runs.spec import RunSpec
+from morphing.runs.spec import RunSpec, parse_spec
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +58,32 @@ def test_kills_at_any_moment_change_nothing(spec_file: Path, tmp_path: Path) -> 
     for trial in run.complete():
         assert run.outputs(trial.number).keys() == (trial.results or {}).keys()
     assert run.status().state == "finished"
+
+
+def test_kills_during_proposals_change_nothing(small_spec: RunSpec, tmp_path: Path) -> None:
+    """A sampler that learns proposes the same again, and whatever follows is the same."""
+    data = small_spec.model_dump()
+    data["search"] |= {"sampler": "qlognehvi", "evaluations": 13}
+    spec = parse_spec(data)
+    whole, killed = (create_run(tmp_path / name, spec) for name in ("whole", "killed"))
+    Loop(whole).search()
+
+    command = [sys.executable, "-m", "morphing", "search", "--resume", "--run", killed.folder]
+    for slot in (10, 11, 12):  # before these every proposal is a uniform draw
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not is_proposing(killed, slot):
+            assert process.poll() is None, "the search ended before it could be killed"
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+    Loop(killed).search()
+    assert told(killed) == told(whole)
+    assert len(killed.study.trials) > 13, "no kill met a proposal"
+
+
+def is_proposing(run: Run, slot: int) -> bool:
+    steps = [worker.step for worker in run.status().workers]
+    return steps == ["proposing"] and len(run.trials()) == slot
 
 
 def test_more_evaluations_later(

@@ -7,8 +7,9 @@ import torch
 
 from morphing.errors import MorphingError
 from morphing.merging.morph import Morpher
-from morphing.runs.prepare import prepare, search_space
+from morphing.runs.prepare import prepare
 from morphing.runs.spec import RunSpec, parse_spec
+from morphing.runs.stages import stages
 
 
 def spec(folder: Path, **extra: object) -> RunSpec:
@@ -32,16 +33,19 @@ def test_the_spec_must_say_whose_vocabulary_the_merges_have(tmp_path: Path) -> N
         prepare(spec(tmp_path))
 
 
+@pytest.mark.parametrize("strategy", ["ps", "dfs"])
 @pytest.mark.parametrize(("choice", "rows"), [("union", 43), ("base", 40)])
-def test_the_merges_have_it(choice: str, rows: int, tmp_path: Path) -> None:
+def test_the_merges_have_it(choice: str, rows: int, strategy: str, tmp_path: Path) -> None:
     from morphing.sources.source import download
 
-    prepared = prepare(spec(tmp_path, tokenizer_source=choice, placement="disk"))
-    space = search_space(prepared, 3)
-    recipe = space.recipe(dict.fromkeys(space.distributions(), 0.5))
+    search = {"space": {"strategy": strategy}}
+    given = spec(tmp_path, tokenizer_source=choice, placement="disk", search=search)
+    prepared = prepare(given)
+    space = stages(prepared, 3, "LlamaForCausalLM")[0].space
+    recipe = space.recipe(space.start() or dict.fromkeys(space.distributions(), 0.5))
     base, source = (download(name) for name in (prepared.base, *prepared.sources))
     morpher = Morpher(base, [source], torch.device("cpu"), torch.float32, prepared.placement)
     distance = morpher.morph(recipe)
-    assert 0 < distance < 1
+    assert 0 < distance < 2
     assert len(morpher.model.get_input_embeddings().weight) == rows
     assert len(morpher.tokenizer) == rows

@@ -7,6 +7,9 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from morphing.runs.leases import read_workers
+from morphing.runs.run import Run
+from morphing.runs.selection import selection
 from tests.ui.conftest import RunningApp
 
 SHOTS = Path(__file__).resolve().parents[1] / "screenshots"
@@ -51,6 +54,7 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     expect(page.locator("#models .m-card")).to_have_count(4)
 
     # Launch a small search on the zoo.
+    page.locator("#samplers summary").click()
     page.locator("#samplers [data-value=random]").click()
     page.locator("#methods [data-value=linear]").click()
     expect(page.locator("#methods [data-value=linear]")).to_have_attribute("aria-pressed", "true")
@@ -142,6 +146,65 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     assert not strangers
 
     take_screenshots(page, app.url + f"?run={name}")
+
+
+def test_two_workers_lay_paths_and_the_front_goes_to_the_holdout(
+    browser: Browser, app: RunningApp
+) -> None:
+    expect.set_options(timeout=60 * SECOND)
+    page = open_page(browser, app.url)
+
+    # What cannot be is said before it is launched; a click mends it.
+    page.locator("#benchmarks [data-value=parameters]").click()
+    expect(page.locator("#summary .m-error")).to_contain_text("same parameters")
+    page.locator("#space [data-value=dfs]").click()
+    expect(page.locator("#summary")).to_contain_text("18 numbers a recipe")
+    expect(page.locator("#summary .m-error")).to_have_count(0)
+    expect(page.locator("#methods")).to_be_hidden()
+    page.locator("#samplers summary").click()
+    page.locator("#samplers [data-value=sobol]").click()
+    expect(page.locator("#summary")).to_contain_text("Sobol")
+    for name, value in (("budget", 6), ("samples", 32), ("workers", 2)):
+        set_number(page, f"#{name}", value)
+    page.get_by_text("More settings").click()
+    set_number(page, "#holdout", 32)
+    page.locator("#sources-first input").click()
+    page.locator("#launch").click()
+    page.wait_for_url(re.compile(r"[?&]run=zoo-"))
+
+    # Both workers are seen at it.
+    expect(page.locator("#progress .m-workers li")).to_have_count(2)
+    expect(page.locator("#run-chip")).to_contain_text("Finished 6/6", timeout=180 * SECOND)
+    (folder,) = app.runs.iterdir()
+    assert len(read_workers(folder)) == 2
+    assert Run(folder).spec.search.space.strategy == "dfs"
+
+    # A path is told in a line; what hypervolume is measured by is stated.
+    row = page.locator("#front-table tr[data-do=focus]").filter(has_text="first: english-math")
+    expect(row.locator(".m-strip i")).to_have_count(3)
+    row.locator(".m-link").click()
+    expect(page.locator("#trial-facts .m-path")).to_have_text("english-math 0–2")
+    page.locator("#scales summary").click()
+    expect(page.locator("#scales tr")).to_have_count(6)
+
+    # The front is scored on samples the search never saw.
+    front = page.locator("#front-table tr[data-do=focus]").count()
+    expect(page.locator("#holdout-table")).to_contain_text("Not scored yet")
+    page.locator("#score-holdout").click()
+    expect(page.locator("#score-holdout")).to_have_text("All scored", timeout=180 * SECOND)
+    expect(page.locator("#holdout-table tr[data-do=focus]")).to_have_count(front)
+    expect(page.locator("#holdout-table tr.m-reference")).to_have_count(4)
+    chosen = selection(Run(folder))
+    assert chosen is not None and not chosen.unscored and len(chosen.members) == front
+
+    SHOTS.mkdir(exist_ok=True)
+    for theme, width in (("light", 1440), ("dark", 390)):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(f"{app.url}?run={folder.name}&__theme={theme}")
+        expect(page.locator("#holdout-table .m-forest").first).to_be_visible()
+        page.wait_for_timeout(1200)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=SHOTS / f"paths-{width}-{theme}.png", full_page=True)
 
 
 def kill_search(runs: Path) -> None:

@@ -4,22 +4,41 @@ import plotly.graph_objects as go
 import pytest
 
 from morphing.merging.recipe import Recipe
-from morphing.runs.run import Figures
-from morphing.runs.trial import Result, Trial
+from morphing.runs.figures import Figures
+from morphing.runs.trial import Trial
 from morphing.ui import plots
+from morphing.ui.objectives import Objective, Objectives
 
-TITLES = {"maths": "Maths", "kana": "Kana", "sparsity": "Sparsity"}
-VALUES = [(0.2, 0.9, -0.1), (0.8, 0.3, -0.2), (0.6, 0.7, -0.3), (0.1, 0.2, -0.4)]
+OBJECTIVES = Objectives(
+    (
+        Objective("maths", "Maths"),
+        Objective("kana", "Kana"),
+        Objective("sparsity", "Sparsity"),
+        Objective("parameters", "Parameters", maximised=False),
+    )
+)
+VALUES = [
+    (0.2, 0.9, -0.1, 8e6),
+    (0.8, 0.3, -0.2, 4e6),
+    (0.6, 0.7, -0.3, 6e6),
+    (0.1, 0.2, -0.4, 9e6),
+]
 
 
-def subject(focus: int | None = None) -> plots.Subject:
+def subject(focus: int | None = None, broken: float = -1.0) -> plots.Subject:
     trials = tuple(
-        Trial(number, {"a.weight": 0.5}, Recipe({"merge_method": "linear"}), values)
+        Trial(
+            number,
+            {"a.weight": 0.5},
+            Recipe({"merge_method": "linear"}),
+            values,
+            constraints=(broken if number == 3 else -1.0,),
+        )
         for number, values in enumerate(VALUES)
     )
     figures = Figures(trials, front=(0, 1, 2), knee=2, hypervolume=(0.1, 0.2, 0.3, 0.3))
-    references = {"base": {"maths": Result(0.5, 64, 0.06), "kana": Result(0.4, 64, 0.06)}}
-    return plots.Subject("run", TITLES, figures, references, total=10, focus=focus)
+    references = {"base": {"maths": 0.5, "kana": 0.4, "parameters": 4e6}}
+    return plots.Subject("run", OBJECTIVES, figures, references, total=10, focus=focus)
 
 
 def trace(plot: plots.Plot, name: str) -> plots.Plot:
@@ -37,9 +56,32 @@ def test_the_front_is_apart_from_the_dominated_and_in_percent() -> None:
     assert plot["layout"]["xaxis"]["ticksuffix"] == "%"
 
 
-def test_references_show_only_where_both_axes_are_benchmarks() -> None:
+def test_less_is_better_goes_up_and_right_with_natural_values() -> None:
+    plot = plots.front_plot(subject(), "parameters", "maths")
+    front = trace(plot, "Front")
+    assert front["customdata"] == [0, 2, 1]  # left to right on the reversed axis
+    assert front["x"] == pytest.approx([8, 6, 4])
+    assert plot["layout"]["xaxis"]["autorange"] == "reversed"
+    assert plot["layout"]["yaxis"]["autorange"] is True
+    assert "millions" in plot["layout"]["xaxis"]["title"]["text"]
+    line = next(trace for trace in plot["data"] if trace.get("mode") == "lines")
+    assert line["x"] == pytest.approx([4])  # trial 1 is best at both
+
+
+def test_what_breaks_a_constraint_is_told_apart() -> None:
+    kept = plots.front_plot(subject(), "maths", "kana")
+    assert "Breaks a constraint" not in [each.get("name") for each in kept["data"]]
+    plot = plots.front_plot(subject(broken=0.5), "maths", "kana")
+    assert trace(plot, "Breaks a constraint")["customdata"] == [3]
+    assert trace(plot, "Dominated")["customdata"] == []
+
+
+def test_references_show_where_both_values_are_known() -> None:
     both = trace(plots.front_plot(subject(), "maths", "kana"), "Base and sources")
     assert both["x"] == pytest.approx([50]) and both["y"] == pytest.approx([40])
+    measured = trace(plots.front_plot(subject(), "maths", "parameters"), "Base and sources")
+    assert measured["y"] == pytest.approx([4])
+    assert "4M" in measured["customdata"][0][1]
     names = [t.get("name") for t in plots.front_plot(subject(), "maths", "sparsity")["data"]]
     assert "Base and sources" not in names
 
@@ -70,7 +112,7 @@ def test_trade_offs_scale_each_objective_from_worst_to_best() -> None:
     plot = plots.trade_off_plot(subject(focus=1))
     lines = {line["customdata"][0]: line for line in plot["data"]}
     assert set(lines) == {0, 1, 2}
-    assert lines[1]["y"] == pytest.approx([1.0, 1 / 7, 2 / 3])
+    assert lines[1]["y"] == pytest.approx([1.0, 1 / 7, 2 / 3, 1.0])  # the fewest parameters
     assert lines[2]["line"]["color"] == plots.KNEE
     assert lines[1]["line"]["color"] == plots.INK
 
@@ -86,7 +128,7 @@ def test_the_zoom_outlasts_new_trials_but_not_new_axes() -> None:
 def test_plotly_accepts_every_figure(empty: bool) -> None:
     given = subject(focus=1)
     if empty:
-        given = plots.Subject("run", TITLES, Figures((), (), None, ()), {}, total=10)
+        given = plots.Subject("run", OBJECTIVES, Figures((), (), None, ()), {}, total=10)
     for plot in (
         plots.front_plot(given, "maths", "kana", "sparsity"),
         plots.hypervolume_plot(given),

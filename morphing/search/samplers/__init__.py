@@ -1,6 +1,6 @@
 """Samplers: each proposes a search's next parameters, one file a sampler."""
 
-from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
@@ -8,35 +8,34 @@ from morphing.errors import MorphingError
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-SAMPLERS = ("mmmo", "nsga2", "cmaes", "random")
+    from morphing.search.samplers.history import Problem
+
+_CLASSES = {
+    "qlognehvi": "QLogNEHVISampler",
+    "mmmo": "MMMOSampler",
+    "evolve": "EvolveSampler",
+    "nsga2": "NSGA2Sampler",
+    "nsga3": "NSGA3Sampler",
+    "cmaes": "CMAESSampler",
+    "sobol": "SobolSampler",
+    "random": "UniformSampler",
+}
+SAMPLERS = tuple(_CLASSES)
 
 
-def make_sampler(name: str, seed: int, *, objectives: Sequence[str]) -> "BaseSampler":
+def make_sampler(name: str, seed: int, problem: "Problem | None" = None) -> "BaseSampler":
     """The sampler called ``name``, with its default settings.
 
     Args:
         name: one of ``SAMPLERS``.
-        seed: with the study's history, it alone decides what is proposed.
-        objectives: the study's objectives by name, in its order, all maximised; "sparsity" is
-            known not to be a task's score.
+        seed: with the slot and the study's history, it alone decides what is proposed.
+        problem: what is known of the search.
 
     Raises:
         MorphingError: there is no such sampler.
     """
-    if name == "mmmo":
-        from morphing.search.samplers.mmmo import MMMOSampler
-
-        return MMMOSampler(seed, objectives)
-    if name == "nsga2":
-        from morphing.search.samplers.nsga2 import NSGA2Sampler
-
-        return NSGA2Sampler(seed)
-    if name == "cmaes":
-        from morphing.search.samplers.cmaes import CMAESSampler
-
-        return CMAESSampler(seed, objectives)
-    if name == "random":
-        from morphing.search.samplers.random import UniformSampler
-
-        return UniformSampler(seed)
-    raise MorphingError(f"There is no sampler '{name}': choose one of {', '.join(SAMPLERS)}.")
+    if name not in _CLASSES:
+        raise MorphingError(f"There is no sampler '{name}': choose one of {', '.join(SAMPLERS)}.")
+    module = import_module(f"morphing.search.samplers.{name}")
+    sampler: BaseSampler = getattr(module, _CLASSES[name])(seed, problem)
+    return sampler

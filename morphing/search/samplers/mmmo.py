@@ -14,9 +14,6 @@ The constants are those of the authors' published code. Three things differ from
 - It identifies a configuration by values rounded to two decimals; we don't.
 """
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,14 +23,20 @@ from optuna.trial import FrozenTrial
 
 from morphing.search.pareto import reference_point
 from morphing.search.samplers.history import (
-    SPARSITY,
+    VARIANCES,
     HistorySampler,
+    Problem,
     derive_seed,
     from_unit,
     history,
+    known_variances,
+    signs,
+    slot_of,
+    slots,
     to_unit,
     usable,
 )
+from morphing.search.samplers.surrogate import fit_processes, reproducible
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +62,8 @@ class MMMOSampler(HistorySampler):
 
     Args:
         seed: at least 0.
-        objectives: the study's objectives by name, in its order, all maximised. All but
-            "sparsity" are task scores, whose sum ranks trials for weak-to-strong.
+        problem: what is known of the search; the sum of task scores ranks trials for
+            weak-to-strong.
         n_initial: uniform trials before the first batch.
         batch_size: trials in a batch.
         candidates: points a batch is screened from.
@@ -72,7 +75,7 @@ class MMMOSampler(HistorySampler):
     def __init__(
         self,
         seed: int,
-        objectives: Sequence[str],
+        problem: Problem | None = None,
         *,
         n_initial: int = 10,
         batch_size: int = 5,
@@ -80,9 +83,7 @@ class MMMOSampler(HistorySampler):
         weak_to_strong: bool = True,
         fisher: Literal["lowest", "highest", "none"] = "lowest",
     ) -> None:
-        super().__init__(seed)
-        tasks = [i for i, name in enumerate(objectives) if name != SPARSITY]
-        self._tasks = tasks or list(range(len(objectives)))
+        super().__init__(seed, problem)
         self._n_initial = n_initial
         self._batch_size = batch_size
         self._candidates = candidates
@@ -94,37 +95,60 @@ class MMMOSampler(HistorySampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The slot's place in its batch; nothing in initial trials, which are uniform."""
-        trials = history(study)
-        batch, place = divmod(len(trials) - self._n_initial, self._batch_size)
+        first = self._problem.first_slot
+        slot = slot_of(study, trial)
+        batch, place = divmod(slot - first - self._n_initial, self._batch_size)
         if batch < 0 or not search_space:
             return {}
-        start = self._n_initial + batch * self._batch_size
-        evaluated = usable(trials[:start], search_space)
-        values = np.array([t.values for t in evaluated])
-        if len(evaluated) < 2 or (values == values[0]).all():
+        start = slot - place
+        slot_by_number = slots(study.get_trials(deepcopy=False))
+        before = [t for t in history(study) if slot_by_number[t.number] < start]
+        evaluated = usable(before, search_space)
+        if len(evaluated) < 2:
             return {}
-        points = to_unit(evaluated, search_space)
+        values = np.array([t.values for t in evaluated]) * signs(study)
+        if (values == values[0]).all():
+            return {}
+        points = to_unit([t.params for t in evaluated], search_space)
+        noise = known_variances([t.user_attrs.get(VARIANCES) for t in evaluated])
         inputs = (start, tuple(search_space), points.tobytes(), values.tobytes())
         if self._last_batch is None or self._last_batch[0] != inputs:
-            self._last_batch = inputs, self._propose(points, values, start)
+            reference = self._problem.reference
+            corner = None if reference is None else np.array(reference) * signs(study)
+            self._last_batch = inputs, self._propose(points, values, noise, corner, start)
         return from_unit(self._last_batch[1][place], search_space)
 
-    def _propose(self, points: np.ndarray, values: np.ndarray, start: int) -> np.ndarray:
-        """A batch, shape (batch_size, d), from points (n, d) in [0, 1] and their values (n, m)."""
+    def _propose(
+        self,
+        points: np.ndarray,
+        values: np.ndarray,
+        noise: np.ndarray | None,
+        corner: np.ndarray | None,
+        start: int,
+    ) -> np.ndarray:
+        """A batch, (batch_size, d), from points (n, d) in [0, 1] and maximised values (n, m).
+
+        ``noise`` (n, m) are the values' variances, where they are known. Hypervolume counts from
+        ``corner`` (m,), or from the initial trials' worst.
+        """
         import torch
 
         seed = derive_seed(self._seed, start)
         rng = np.random.default_rng(seed)
-        varying = values[:, (values != values[0]).any(axis=0)]
+        taught = (values != values[0]).any(axis=0)
+        varying = values[:, taught]
+        corner = reference_point(varying) if corner is None else corner[taught]
         mean, deviation = varying.mean(axis=0), varying.std(axis=0, ddof=1)
         z = torch.from_numpy((varying - mean) / deviation)
-        reference = torch.from_numpy((reference_point(varying) - mean) / deviation)
+        reference = torch.from_numpy((corner - mean) / deviation)
         x = torch.from_numpy(points)
-        with _reproducible(seed):
-            model = _fit(x, z)
-            chosen = _believer_ehvi(model, x, z, reference, self._candidates).numpy()
+        with reproducible(seed):
+            known = None if noise is None else torch.from_numpy(noise[:, taught] / deviation**2)
+            model = fit_processes(x, z, known)
+            chosen = _believer_ehvi(model, x, z, reference, self._candidates, seed).numpy()
             if self._weak_to_strong:
-                elite = points[np.argsort(-values[:, self._tasks].sum(axis=1), kind="stable")]
+                tasks = self._problem.task_indices(values.shape[1])
+                elite = points[np.argsort(-values[:, tasks].sum(axis=1), kind="stable")]
                 chosen = cross_with_elite(chosen, elite[:_ELITE], rng)
             if self._fisher != "none":
                 with torch.no_grad():
@@ -161,41 +185,13 @@ def cross_with_elite(
     return crossed
 
 
-def _fit(x: "torch.Tensor", z: "torch.Tensor") -> "SingleTaskGP":
-    """Independent Gaussian processes for the columns of z (n, m) over x (n, d), fitted.
-
-    Fitted one by one (a joint fit takes twice as long) and put into one batched model, whose
-    posterior costs a fraction of m separate ones.
-    """
-    import torch
-    from botorch.exceptions import ModelFittingError
-    from botorch.fit import fit_gpytorch_mll
-    from botorch.models import SingleTaskGP
-    from gpytorch.mlls import ExactMarginalLogLikelihood
-
-    parts = []
-    for column in z.split(1, dim=1):
-        part = SingleTaskGP(x, column, outcome_transform=None)
-        try:
-            fit_gpytorch_mll(ExactMarginalLogLikelihood(part.likelihood, part))
-        except ModelFittingError:
-            # A new model has the most likely hyperparameters of its priors.
-            part = SingleTaskGP(x, column, outcome_transform=None)
-        parts.append(dict(part.named_parameters()))
-    model = SingleTaskGP(x, z, outcome_transform=None)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            stacked = torch.stack([part[name] for part in parts])
-            parameter.copy_(stacked.reshape(parameter.shape))
-    return model.eval()
-
-
 def _believer_ehvi(
     model: "SingleTaskGP",
     x: "torch.Tensor",
     z: "torch.Tensor",
     reference: "torch.Tensor",
     count: int,
+    seed: int,
 ) -> "torch.Tensor":
     """Points (count, d) of [0, 1]^d, each maximising the expected hypervolume improvement.
 
@@ -205,51 +201,26 @@ def _believer_ehvi(
         z: (n, m) their z-scored values, maximised.
         reference: (m,) the point hypervolume is measured from, z-scored.
         count: how many points to choose.
+        seed: of the optimisation's starts.
     """
     import torch
-    from botorch.models import SingleTaskGP
-    from botorch.optim import optimize_acqf
 
-    from morphing.search.samplers.ehvi import ExpectedHypervolumeImprovement
+    from morphing.search.samplers.ehvi import LogEHVI, maximise, noise_of, non_dominated
 
-    n, dimensions = x.shape
-    bounds = torch.tensor([[0.0], [1.0]], dtype=x.dtype).expand(2, dimensions)
-    fitted = model.state_dict()
-    for _ in range(count):
-        point, _ = optimize_acqf(
-            ExpectedHypervolumeImprovement(model, z, reference),
-            bounds,
-            q=1,
-            num_restarts=_RESTARTS,
+    n = len(x)
+    noise = noise_of(model, n)
+    for chosen in range(count):
+        counted = torch.ones(len(x), dtype=torch.bool)
+        acquisition = LogEHVI(model, x, z.T[None], noise, reference, counted)
+        point = maximise(
+            acquisition,
+            non_dominated(x, z),
+            seed + chosen,
             raw_samples=_RAW_SAMPLES,
+            restarts=_RESTARTS,
         )
         with torch.no_grad():
-            believed = model.posterior(point).mean
+            believed = acquisition.posterior(point)[0][..., 0].T
         x, z = torch.cat([x, point]), torch.cat([z, believed])
-        model = SingleTaskGP(x, z, outcome_transform=None).eval()
-        model.load_state_dict(fitted)
+        noise = torch.cat([noise, noise.mean(dim=1, keepdim=True)], dim=1)
     return x[n:]
-
-
-@contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """One thread and torch's global generator seeded, both put back after.
-
-    Sums in another order differ in their last bits, and an optimiser makes them matter: a
-    resumed search must not depend on how many threads it was given. One is also faster here.
-    """
-    import torch
-    from botorch.exceptions.warnings import BotorchWarning
-    from linear_operator.utils.warnings import NumericalWarning
-
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # Restarts that failed and jitter that was added: botorch mends both itself.
-        warnings.simplefilter("ignore", BotorchWarning)
-        warnings.simplefilter("ignore", NumericalWarning)
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)

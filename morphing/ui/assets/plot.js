@@ -21,7 +21,7 @@ const draw = () => {
   listening = true;
   box.on("plotly_click", (event) => {
     const trial = event.points[0].customdata;
-    if (trial !== undefined && trial !== null)
+    if (typeof trial === "number" || typeof trial === "string")
       trigger("select", { action: "focus", value: String(trial) });
   });
 };

@@ -1,0 +1,141 @@
+"""One recipe, evaluated: morphed, scored, and its objectives' values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from morphing.errors import MorphingError
+from morphing.merging.recipe import Recipe
+from morphing.runs.objectives import (
+    EXACT,
+    best_of,
+    measures,
+    scales,
+    values_by_name,
+    variances,
+)
+from morphing.runs.racing import Racer, is_beaten
+from morphing.runs.run import Run
+from morphing.runs.spec import RunSpec
+from morphing.runs.trial import Result, Trial
+from morphing.runs.workbench import Progress, Workbench, join, quiet
+
+if TYPE_CHECKING:
+    from morphing.benchmarks.evaluate import Output, Score
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What scoring a recipe found.
+
+    ``values`` and their known ``variances`` follow the run's objectives, natural; ``constraints``
+    are at most 0 where they are kept; ``samples`` says how many of each benchmark's were scored. A
+    recipe given up early (``raced``) has the values and variances of the part it was scored on, and
+    neither results, outputs nor constraints, which are about the whole.
+    """
+
+    values: tuple[float, ...]
+    variances: tuple[float, ...]
+    constraints: tuple[float, ...] = ()
+    results: Mapping[str, Result] = field(default_factory=dict)
+    outputs: Mapping[str, tuple[Output, ...]] = field(default_factory=dict)
+    raced: bool = False
+    samples: Mapping[str, int] = field(default_factory=dict)
+
+
+def evaluate_recipe(
+    run: Run,
+    workbench: Workbench,
+    recipe: Recipe,
+    rivals: Sequence[Trial] = (),
+    progress: Progress = quiet,
+) -> Evaluation:
+    """Score a recipe on the search split.
+
+    With ``spec.search.racing`` it is given up after the first part of the samples if a member of
+    the rivals' front beats it there (`runs.racing`). Otherwise the rest is scored too. All scores
+    of such a run are joined from these two parts: greedy answers may depend, by the rounding of
+    sums, on what else is in a batch, and so every recipe has the same batches.
+
+    Args:
+        run: base and sources must have been scored (`Workbench.reference_results`).
+        workbench: where to do it.
+        recipe: what to score.
+        rivals: complete trials of the run, for racing alone.
+        progress: called between batches.
+
+    Raises:
+        MorphingError: the recipe cannot be merged, or a value of it is not finite.
+    """
+    spec, fixed = run.spec, scales(run)
+    distance = workbench.morph(recipe)
+    model = workbench.morpher.model
+    if spec.search.racing:
+        scores = workbench.score("search", progress, "first")
+        measured = measures(model, distance, scores)
+        if _is_given_up(run, workbench, scores, measured, rivals):
+            return Evaluation(
+                values=_values(spec, scores, measured),
+                variances=variances(spec, scores),
+                raced=True,
+                samples={name: score.n for name, score in scores.items()},
+            )
+        scores = join(scores, workbench.score("search", progress, "rest"))
+    else:
+        scores = workbench.score("search", progress)
+    measured = measures(model, distance, scores)
+    return Evaluation(
+        values=_values(spec, scores, measured),
+        variances=variances(spec, scores),
+        constraints=fixed.slacks(values_by_name(scores, measured)),
+        results={name: Result.of(score) for name, score in scores.items()},
+        outputs={name: score.outputs for name, score in scores.items()},
+        samples={name: score.n for name, score in scores.items()},
+    )
+
+
+def _values(
+    spec: RunSpec, scores: Mapping[str, Score], measured: Mapping[str, float]
+) -> tuple[float, ...]:
+    known = values_by_name(scores, measured)
+    for name, value in known.items():
+        if not math.isfinite(value):
+            raise MorphingError(f"The recipe's {name} is {value}, which is not finite.")
+    return tuple(known[name] for name in spec.objectives)
+
+
+def _is_given_up(
+    run: Run,
+    workbench: Workbench,
+    scores: Mapping[str, Score],
+    measured: Mapping[str, float],
+    rivals: Sequence[Trial],
+) -> bool:
+    """Whether a member of the rivals' front beats a recipe scored on the first part."""
+    spec = run.spec
+    if all(score.n == workbench.sample_count(name) for name, score in scores.items()):
+        return False  # nothing is left to save
+    racer = Racer(
+        scores={name: {o.id: o.score for o in score.outputs} for name, score in scores.items()},
+        tokens={
+            name: {o.id: o.tokens for o in score.outputs}
+            for name, score in scores.items()
+            if score.tokens is not None
+        },
+        exact={name: measured[name] for name in EXACT},
+    )
+    directions = dict(zip(spec.objectives, spec.directions, strict=True))
+    front = best_of(spec, rivals)
+    return any(is_beaten(racer, _rival(run, trial), directions) for trial in front)
+
+
+def _rival(run: Run, trial: Trial) -> Racer:
+    outputs = run.outputs(trial.number)
+    return Racer(
+        scores={name: {row["id"]: row["score"] for row in rows} for name, rows in outputs.items()},
+        tokens={name: {row["id"]: row["tokens"] for row in rows} for name, rows in outputs.items()},
+        exact=dict(zip(run.spec.objectives, trial.values, strict=True)),
+    )

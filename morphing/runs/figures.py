@@ -1,0 +1,106 @@
+"""A run's figures: its front, knee and hypervolume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from morphing.runs.objectives import Scales, best_of, fixed_scales, signs
+from morphing.runs.trial import Trial
+from morphing.search import pareto
+
+if TYPE_CHECKING:
+    from morphing.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A run's figures: complete trials in order, numbers of the front, of its knee, hypervolume by
+    trial.
+
+    The hypervolume is measured by ``scales`` and empty before they are fixed. Trials that break a
+    constraint are on no front and add no hypervolume; nor do trials given up early (``raced``) and
+    failed ones, which are only counted.
+    """
+
+    trials: tuple[Trial, ...]
+    front: tuple[int, ...]
+    knee: int | None
+    hypervolume: tuple[float, ...]
+    scales: Scales | None = None
+    failed: int = 0
+    raced: int = 0
+    stalled: int = 0
+    """Evaluations of any outcome since the last that added hypervolume."""
+
+    @property
+    def members(self) -> list[Trial]:
+        """The front's trials, in order."""
+        numbers = set(self.front)
+        return [trial for trial in self.trials if trial.number in numbers]
+
+    @property
+    def evaluations(self) -> int:
+        """Trials told: complete, failed and given up early."""
+        return len(self.trials) + self.failed + self.raced
+
+    @property
+    def remark(self) -> str:
+        """Why the front is empty, in a sentence; nothing where it is not."""
+        if self.front:
+            return ""
+        if not self.trials:
+            return "No trial is complete yet."
+        bounds = "; ".join(map(str, self.scales.bounds)) if self.scales else ""
+        kept = f" ({bounds})" if bounds else ""
+        count = len(self.trials)
+        return f"No trial of {count} keeps the constraints{kept}, so the front is empty."
+
+
+def figures_of(run: Run) -> Figures:
+    """Front, knee and hypervolume of the trials so far."""
+    spec, told = run.spec, run.trials()
+    trials = [trial for trial in told if trial.state == "complete"]
+    members, scales = best_of(spec, trials), fixed_scales(run)
+    values = np.array([trial.values for trial in members]).reshape(-1, len(spec.objectives))
+    at_knee = pareto.knee(values * signs(spec))
+    history: tuple[float, ...] = ()
+    if scales is not None:
+        volumes = pareto.hypervolume_history(_rows(told, scales), np.zeros(len(spec.objectives)))
+        complete = (trial.state == "complete" for trial in told)
+        history = tuple(
+            volume for volume, is_complete in zip(volumes, complete, strict=True) if is_complete
+        )
+    return Figures(
+        trials=tuple(trials),
+        front=tuple(trial.number for trial in members),
+        knee=None if at_knee is None else members[at_knee].number,
+        hypervolume=history,
+        scales=scales,
+        failed=sum(trial.state == "failed" for trial in told),
+        raced=sum(trial.state == "raced" for trial in told),
+        stalled=stalled(told, scales) if scales else 0,
+    )
+
+
+def stalled(told: Sequence[Trial], scales: Scales) -> int:
+    """Evaluations, whatever came of them, since the last that added hypervolume; all if none did.
+
+    Much cheaper than the hypervolumes: what adds some is better than the reference at everything,
+    and no earlier trial is as good at everything.
+    """
+    rows = _rows(told, scales)
+    for row in range(len(rows) - 1, -1, -1):
+        if (rows[row] > 0).all() and not (rows[:row] >= rows[row]).all(axis=1).any():
+            return len(rows) - 1 - row
+    return len(rows)
+
+
+def _rows(told: Sequence[Trial], scales: Scales) -> np.ndarray:
+    """Normalised values (n, m) by evaluation; of what is on no front, a row that is not finite."""
+    nothing = (np.nan,) * len(scales.reference)
+    rows = [t.values if t.state == "complete" and t.feasible else nothing for t in told]
+    return scales.normalise(np.array(rows).reshape(len(rows), len(nothing)))

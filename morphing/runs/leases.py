@@ -1,0 +1,214 @@
+"""Workers of a run: which are alive, what each does, and how long they have worked.
+
+A worker is a process that evaluates a run's recipes. It has a file ``workers/<id>.json`` that a
+background thread renews, and holds the lock ``workers/<id>.lock`` while it lives. So another
+process on its machine knows at once that it died, by the lock, and one on another machine that
+shares the folder once the file was not renewed for a grace period. A worker that hangs (a stopped
+process, a laptop asleep) counts as dead for as long as it does not renew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from morphing.errors import MorphingError
+from morphing.runs.trial import write_atomically
+
+GRACE_VARIABLE = "MORPHING_GRACE_SECONDS"
+"""Environment variable: for how many seconds a silent worker is taken to be alive; 60 by default.
+The same for all workers of a run, whose clocks must agree better than that."""
+
+WorkerState = Literal["preparing", "running", "paused", "stopped", "finished", "failed"]
+_ENDED = ("stopped", "finished", "failed")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker as its file tells. Times are seconds since the epoch."""
+
+    id: str
+    host: str
+    pid: int
+    device: str = ""
+    state: WorkerState = "preparing"
+    message: str = ""
+    """Why it ended, where it did."""
+    trial: int | None = None
+    """The number of the trial it evaluates."""
+    step: str = ""
+    """What it does at this moment, for example the benchmark being scored."""
+    step_done: int = 0
+    step_total: int = 0
+    spans: tuple[tuple[float, float], ...] = ()
+    """When it worked, pauses left out: from, to."""
+    renewed: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended in order."""
+        return self.state in _ENDED
+
+    @property
+    def here(self) -> bool:
+        """Whether it runs or ran on this machine."""
+        return self.host == socket.gethostname()
+
+
+def grace_seconds() -> float:
+    """For how long a silent worker is taken to be alive.
+
+    Raises:
+        MorphingError: the environment says something that is no number above 0.
+    """
+    text = os.environ.get(GRACE_VARIABLE, "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise MorphingError(f"{GRACE_VARIABLE} is {text!r}: set it to a number of seconds above 0.")
+    return seconds
+
+
+def read_workers(folder: Path) -> list[Worker]:
+    """All workers that a run ever had, in the order they began."""
+    found = [_read(path) for path in (folder / "workers").glob("*.json")]
+    return sorted(found, key=lambda worker: worker.spans[0])
+
+
+def find_worker(folder: Path, id: str) -> Worker | None:
+    """The worker with an id, if the run's folder knows it."""
+    path = folder / "workers" / f"{id}.json"
+    return _read(path) if path.exists() else None
+
+
+def _read(path: Path) -> Worker:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return Worker(**{**data, "spans": tuple(map(tuple, data["spans"]))})
+
+
+def is_gone(folder: Path, worker: Worker) -> bool:
+    """Whether a worker surely ended: in order, or by a death that this machine's locks show."""
+    return worker.ended or (worker.here and not is_held(folder / "workers" / f"{worker.id}.lock"))
+
+
+def is_alive(folder: Path, worker: Worker) -> bool:
+    """Whether a worker lives, as far as can be told from here."""
+    return time.time() - worker.renewed <= grace_seconds() and not is_gone(folder, worker)
+
+
+def live_workers(folder: Path) -> list[Worker]:
+    """The workers that live, in the order they began."""
+    return [worker for worker in read_workers(folder) if is_alive(folder, worker)]
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process of this machine holds the lock at ``path``."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def hours_of_work(workers: Iterable[Worker]) -> float:
+    """Hours in which any of the workers worked."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(span for worker in workers for span in worker.spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total / 3600
+
+
+def hours_together(workers: Iterable[Worker]) -> float:
+    """Hours that each of the workers worked, summed."""
+    return sum(end - start for worker in workers for start, end in worker.spans) / 3600
+
+
+class Lease:
+    """This process as a worker of the run in ``folder``, from entering it to leaving it.
+
+    Args:
+        folder: the run's.
+        device: what it works on, to be shown.
+    """
+
+    def __init__(self, folder: Path, device: str = "") -> None:
+        self.id = secrets.token_hex(4)
+        self.folder = folder
+        self.renewals: list[Callable[[], None]] = []
+        """What else the background thread does at every renewal."""
+        self.interval = min(5.0, grace_seconds() / 6)
+        now = time.time()
+        self._worker = Worker(
+            self.id, socket.gethostname(), os.getpid(), device, spans=((now, now),), renewed=now
+        )
+        self._place = folder / "workers" / self.id
+        self._changing = threading.Lock()
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    @property
+    def worker(self) -> Worker:
+        """What its file says."""
+        return self._worker
+
+    def __enter__(self) -> Lease:
+        self._place.parent.mkdir(parents=True, exist_ok=True)
+        # First the lock: whoever finds the file must find the lock held.
+        self._lock = FileLock(self._place.with_suffix(".lock"))
+        self._lock.acquire()
+        self.update()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._leaving.set()
+        self._thread.join()
+        self.update(**({} if self._worker.ended else {"state": "stopped"}))
+        self._lock.release()
+
+    def update(self, **changes: Any) -> None:
+        """Change what its file says, and renew it."""
+        with self._changing:
+            before, now = self._worker, time.time()
+            after = replace(before, **changes, renewed=now)
+            after = replace(after, spans=_spans(before, now, 3 * self.interval))
+            self._worker = after
+            data = json.dumps(asdict(after), ensure_ascii=False).encode()
+            write_atomically(self._place.with_suffix(".json"), data, durable=False)
+
+    def _keep(self) -> None:
+        while not self._leaving.wait(self.interval):
+            self.update()
+            for renew in self.renewals:
+                renew()
+
+
+def _spans(before: Worker, now: float, gap: float) -> tuple[tuple[float, float], ...]:
+    """When a worker worked, now included, unless it paused or the whole process stood still."""
+    *earlier, (start, end) = before.spans
+    if before.state == "paused":
+        return (*earlier, (start, end), (now, now)) if start < end else (*earlier, (now, now))
+    if now - end > gap:
+        return (*before.spans, (now, now))
+    return (*earlier, (start, max(now, end)))

@@ -1,0 +1,251 @@
+"""A run's objectives: their values, which way each is better, the scales they are measured by.
+
+Values are *natural*: as a person reads them, a minimised one not negated. What needs one direction
+multiplies by :func:`signs`, or works on values that :meth:`Scales.normalise` brought to one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from morphing.errors import MorphingError
+from morphing.runs.spec import MEASURES, SOURCES, SPARSITY, Constraint, RunSpec
+from morphing.runs.trial import Trial, write_atomically
+from morphing.search import pareto
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from morphing.benchmarks.evaluate import Score
+    from morphing.runs.run import Run
+
+PARAMETERS, LAYERS, TOKENS, THROUGHPUT = (name for name in MEASURES if name != SPARSITY)
+EXACT = frozenset({SPARSITY, PARAMETERS, LAYERS})
+"""Measures that are a model's own, whatever samples it is scored on."""
+
+_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A constraint in numbers: ``on``'s natural value is at least ``low`` and at most ``high``."""
+
+    on: str
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.low is not None:
+            parts.append(f"at least {shown_value(self.on, self.low)}")
+        if self.high is not None:
+            parts.append(f"at most {shown_value(self.on, self.high)}")
+        return f"{self.on} {' and '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What a run's hypervolume is measured by, and its constraints; fixed before its first trial.
+
+    ``reference`` and ``ideal`` are (m,), natural, in the objectives' order. Per objective the
+    scale goes from 0 at ``reference``, a little worse than the worst of base and sources, to 1 at
+    ``ideal``, the best of them; so a hypervolume of 1 is what a model as good as the best of them
+    in everything at once would have alone. The same models, samples and objectives have the same
+    scales, so hypervolumes of their runs can be compared.
+    """
+
+    reference: tuple[float, ...]
+    ideal: tuple[float, ...]
+    bounds: tuple[Bound, ...] = ()
+
+    def normalise(self, values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+        """Natural values (n, m) on the scales: (n, m), all maximised."""
+        reference, ideal = np.array(self.reference), np.array(self.ideal)
+        return (np.asarray(values, dtype=float) - reference) / (ideal - reference)
+
+    def slacks(self, values: Mapping[str, float]) -> tuple[float, ...]:
+        """By how much each bound is broken, natural values by name given; at most 0 if it is kept.
+
+        A bound's ``low`` comes before its ``high``.
+        """
+        found = []
+        for bound in self.bounds:
+            value = values[bound.on]
+            if bound.low is not None:
+                found.append(bound.low - value)
+            if bound.high is not None:
+                found.append(value - bound.high)
+        return tuple(found)
+
+
+def signs(spec: RunSpec) -> np.ndarray:
+    """(m,): 1 for an objective that is maximised, −1 for one that is minimised."""
+    return np.array([1.0 if way == "maximize" else -1.0 for way in spec.directions])
+
+
+def best_of(spec: RunSpec, trials: Sequence[Trial]) -> list[Trial]:
+    """The front of complete trials, in their order; those that break a constraint are on none."""
+    kept = [trial for trial in trials if trial.feasible]
+    values = np.array([trial.values for trial in kept]).reshape(len(kept), len(spec.objectives))
+    on_front = pareto.front(values * signs(spec))
+    return [trial for trial, chosen in zip(kept, on_front, strict=True) if chosen]
+
+
+# --- values of one model -----------------------------------------------------------------------
+
+
+def measures(
+    model: PreTrainedModel, distance: float, scores: Mapping[str, Score]
+) -> dict[str, float]:
+    """Every measure of a model, natural, by name.
+
+    Tokens are the mean over all answers it generated (the end token counts); throughput is
+    generated tokens a second of scoring, prompts read included, on the machine and at the batch
+    size of the run: it is never the same twice, not even on one machine. Both are 0 where no
+    benchmark has answers generated.
+
+    Args:
+        distance: relative L1 distance from the base.
+        scores: of the run's objectives.
+    """
+    generating = [score for score in scores.values() if score.tokens is not None]
+    tokens = sum(output.tokens for score in generating for output in score.outputs)
+    answers = sum(score.n for score in generating)
+    seconds = sum(score.seconds for score in generating)
+    return {
+        SPARSITY: 0.0 - distance,  # not -0.0
+        PARAMETERS: float(model.num_parameters()),
+        LAYERS: float(model.config.get_text_config().num_hidden_layers),
+        TOKENS: tokens / answers if answers else 0.0,
+        THROUGHPUT: tokens / seconds if seconds else 0.0,
+    }
+
+
+def values_by_name(scores: Mapping[str, Score], measured: Mapping[str, float]) -> dict[str, float]:
+    """Natural values of all that objectives and constraints may be about."""
+    return {**{name: score.value for name, score in scores.items()}, **measured}
+
+
+def variances(spec: RunSpec, scores: Mapping[str, Score]) -> tuple[float, ...]:
+    """The known variance of each objective's value, (m,), natural units squared.
+
+    A mean's is its samples' variance over their number, which is p(1 − p)/n for right and wrong
+    answers; a score's is never taken for less than it were if one answer of n differed, since 16
+    right of 16 are no certainty. 0 for exact measures, and for throughput, whose variance nobody
+    knows.
+    """
+    found = []
+    for name in spec.objectives:
+        if name in scores:
+            score = scores[name]
+            floor = (score.n - 1) / score.n**2
+            found.append(max(_spread(o.score for o in score.outputs), floor) / score.n)
+        elif name == TOKENS:
+            lengths = [o.tokens for s in scores.values() if s.tokens is not None for o in s.outputs]
+            found.append(_spread(lengths) / max(len(lengths), 1))
+        else:
+            found.append(0.0)
+    return tuple(found)
+
+
+def _spread(values: Iterable[float]) -> float:
+    """Population variance."""
+    values = list(values)
+    mean = math.fsum(values) / max(len(values), 1)
+    return math.fsum((value - mean) ** 2 for value in values) / max(len(values), 1)
+
+
+def shown_value(name: str, value: float) -> str:
+    """A natural value as text: scores in percent, measures in their own units."""
+    if name == SPARSITY:
+        return f"{value:.4f}"
+    if name == PARAMETERS:
+        return f"{value / 1e9:.3f}B" if value >= 1e9 else f"{value / 1e6:.2f}M"
+    if name == LAYERS:
+        return f"{value:g}"
+    if name in (TOKENS, THROUGHPUT):
+        return f"{value:.1f}"
+    return f"{100 * value:.1f}"
+
+
+# --- scales --------------------------------------------------------------------------------------
+
+
+def scales(run: Run) -> Scales:
+    """The run's scales, fixed now if they are not yet: ``scales.json``, written once.
+
+    Raises:
+        MorphingError: base and sources have not all been scored on the search split.
+    """
+    if (known := fixed_scales(run)) is not None:
+        return known
+    references = run.reference_values()
+    if missing := {run.spec.base, *run.spec.sources} - set(references):
+        raise MorphingError(
+            f"The run {run.name} has no scores of {min(missing)} yet, by which objectives are"
+            " scaled: start the search, it scores base and sources first."
+        )
+    made = make_scales(run.spec, references)
+    data = {"objectives": run.spec.objectives, **asdict(made)}
+    write_atomically(_path(run), json.dumps(data, ensure_ascii=False).encode())
+    return made
+
+
+def fixed_scales(run: Run) -> Scales | None:
+    """The run's scales; None before they were fixed."""
+    if not _path(run).exists():
+        return None
+    data = json.loads(_path(run).read_text(encoding="utf-8"))
+    bounds = tuple(Bound(**bound) for bound in data["bounds"])
+    return Scales(tuple(data["reference"]), tuple(data["ideal"]), bounds)
+
+
+def make_scales(spec: RunSpec, references: Mapping[str, Mapping[str, float]]) -> Scales:
+    """Scales from the natural values, by name, of base and sources on the search split.
+
+    An objective's scale is the range of these values; where they are all equal, 1 for a score and
+    the value itself for a measure. ``ideal`` is the best of them, ``reference`` a tenth of the
+    scale worse than the worst. A reference in the spec is taken as it is; else a constraint on the
+    objective raises it to its bound. Where that is no worse than ``ideal``, ``ideal`` is moved to
+    a tenth of the scale beyond it.
+    """
+    bounds = tuple(_bound(spec, constraint, references) for constraint in spec.constraints)
+    given = [*(use.reference for use in spec.tasks), *(use.reference for use in spec.measures)]
+    reference, ideal = [], []
+    for name, sign, wanted in zip(spec.objectives, signs(spec), given, strict=True):
+        known = [float(sign * values[name]) for values in references.values()]
+        worst, best = min(known), max(known)
+        unit = abs(best) or 1.0 if name in MEASURES else 1.0
+        margin = _MARGIN * (best - worst or unit)
+        if wanted is not None:
+            start = float(sign * wanted)
+        else:
+            limits = (b.low if sign > 0 else b.high for b in bounds if b.on == name)
+            kept = [float(sign * limit) for limit in limits if limit is not None]
+            start = max(worst - margin, *kept) if kept else worst - margin
+        reference.append(float(sign * start))
+        ideal.append(float(sign * (best if best > start else start + margin)))
+    return Scales(tuple(reference), tuple(ideal), bounds)
+
+
+def _bound(
+    spec: RunSpec, constraint: Constraint, references: Mapping[str, Mapping[str, float]]
+) -> Bound:
+    def limit(given: float | str | None, strictest: Callable[..., float]) -> float | None:
+        if not isinstance(given, str):
+            return given
+        models = spec.sources if given == SOURCES else (given,)
+        return strictest(references[model][constraint.on] for model in models)
+
+    return Bound(constraint.on, limit(constraint.at_least, max), limit(constraint.at_most, min))
+
+
+def _path(run: Run) -> Path:
+    return run.folder / "scales.json"

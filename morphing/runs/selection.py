@@ -1,0 +1,251 @@
+"""The front on the holdout: how good its members are on samples the search never saw, and how sure.
+
+A search looks many times at the same samples and keeps what did best on them, so its own scores
+flatter what it keeps. Here the front is scored again on the holdout, with intervals from a
+bootstrap over samples (Efron 1979; percentile intervals). Every draw takes the same samples for all
+models, so differences between two models are paired.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from morphing.runs.objectives import fixed_scales, signs
+from morphing.runs.records import Record, read_record
+from morphing.search import pareto
+
+if TYPE_CHECKING:
+    from morphing.runs.run import Run
+
+DRAWS = 2000
+LEVEL = 0.95
+
+_BLOCK = 500
+_PERCENT = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its 95 % percentile bootstrap interval.
+
+    Where all samples agree, as when every answer is right, so do all draws, and the interval has no
+    width; that says that no sample differed, not that none could.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Scores by benchmark, and their mean over the benchmarks that are objectives, natural."""
+
+    scores: Mapping[str, Interval]
+    mean: Interval
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A model on the holdout: a member of the search's front, the base or a source.
+
+    ``against`` are its estimates less another model's, paired, by that model's name: of the base,
+    of each source, and of the ``knee``. ``optimism`` is by how much each objective's score is
+    better on the search split than on the holdout. ``values`` are the objectives', natural, on the
+    holdout. ``on_front``: no other member is better there (False for base and sources).
+    """
+
+    name: str
+    """``trial 12``, or a model's name."""
+    trial: int | None
+    estimates: Estimates
+    against: Mapping[str, Estimates]
+    optimism: Mapping[str, float]
+    values: tuple[float, ...]
+    on_front: bool = False
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The front's members and the models they were merged from, on the holdout.
+
+    ``hypervolume`` is of the members' holdout values, on the run's scales; None where these are not
+    fixed. ``unscored`` are members that have not been scored there.
+    """
+
+    members: tuple[Standing, ...]
+    models: tuple[Standing, ...]
+    hypervolume: float | None
+    unscored: tuple[int, ...] = ()
+    draws: int = DRAWS
+
+    @property
+    def optimism(self) -> float:
+        """Mean over members and objectives' scores of what the search split flatters them by."""
+        return _mean_optimism(self.members)
+
+    @property
+    def models_optimism(self) -> float:
+        """The same of base and sources, which nothing was chosen by: how the splits differ."""
+        return _mean_optimism(self.models)
+
+    def of_trial(self, number: int) -> Standing | None:
+        """A member's standing."""
+        return next((member for member in self.members if member.trial == number), None)
+
+
+def _mean_optimism(standings: Sequence[Standing]) -> float:
+    known = [value for standing in standings for value in standing.optimism.values()]
+    return float(np.mean(known)) if known else 0.0
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A model's record on the holdout with a score per sample, and its scores in the search."""
+
+    name: str
+    trial: int | None
+    record: Record
+    samples: Mapping[str, Mapping[str, float]]
+    search: Mapping[str, float]
+
+
+def selection(run: Run, trials: Sequence[int] | None = None) -> Selection | None:
+    """The selection of what has been scored on the holdout with per-sample outputs, as far as it
+    has; None where no trial has. Nothing is scored here (`Workbench.holdout_results` does).
+
+    ``trials`` are taken for the front's members; by default those of the search's front.
+    """
+    figures = run.figures()
+    wanted = figures.front if trials is None else tuple(trials)
+    members = [found for number in wanted if (found := _trial(run, number)) is not None]
+    if not members:
+        return None
+    models = list(_models(run))
+    everyone = (*members, *models)
+    shared = _shared_samples(everyone)
+    drawn = _draws(everyone, shared)
+    tasks = [use.declaration.name for use in run.spec.tasks]
+    estimates = {who.name: _estimates(drawn[who.name], tasks) for who in everyone}
+    knee = f"trial {figures.knee}"
+    rivals = {model.name: model.name for model in models}
+    if knee in drawn:
+        rivals["knee"] = knee
+
+    values = np.array([_values(run, member) for member in members])
+    on_front = pareto.front(values * signs(run.spec))
+    scales = fixed_scales(run)
+    normal = scales.normalise(values) if scales else None
+
+    def standing(who: _Scored, on_front: bool) -> Standing:
+        own = drawn[who.name]
+        return Standing(
+            name=who.name,
+            trial=who.trial,
+            estimates=estimates[who.name],
+            against={
+                label: _estimates({b: own[b] - drawn[name][b] for b in own}, tasks)
+                for label, name in rivals.items()
+                if name != who.name
+            },
+            optimism={
+                task: float(sign) * (who.search[task] - who.record.results[task].value)
+                for task, sign in zip(tasks, signs(run.spec), strict=False)
+                if task in who.search
+            },
+            values=_values(run, who),
+            on_front=on_front,
+        )
+
+    return Selection(
+        members=tuple(
+            standing(who, bool(best)) for who, best in zip(members, on_front, strict=True)
+        ),
+        models=tuple(standing(who, False) for who in models),
+        hypervolume=(
+            None if normal is None else pareto.hypervolume(normal, np.zeros(normal.shape[1]))
+        ),
+        unscored=tuple(n for n in wanted if n not in {member.trial for member in members}),
+    )
+
+
+def _trial(run: Run, number: int) -> _Scored | None:
+    samples = _scores(run.holdout_outputs(number))
+    if not samples:
+        return None
+    results = run.trial(number).results or {}
+    search = {name: result.value for name, result in results.items()}
+    record = read_record(run.holdout_path(number))
+    return _Scored(f"trial {number}", number, record, samples, search)
+
+
+def _models(run: Run) -> Iterator[_Scored]:
+    search = run.reference_scores("search")
+    for name, record in run.references("holdout").items():
+        samples = _scores(run.reference_outputs("holdout", name))
+        if samples:
+            known = {task: result.value for task, result in search.get(name, {}).items()}
+            yield _Scored(name, None, record, samples, known)
+
+
+def _scores(outputs: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    return {name: {row["id"]: row["score"] for row in rows} for name, rows in outputs.items()}
+
+
+def _values(run: Run, who: _Scored) -> tuple[float, ...]:
+    return tuple(who.record.values[name] for name in run.spec.objectives)
+
+
+def _shared_samples(everyone: Sequence[_Scored]) -> dict[str, list[str]]:
+    """Ids by benchmark of the samples that all were scored on, in the first one's order."""
+    return {
+        name: [i for i in samples if all(i in who.samples.get(name, {}) for who in everyone)]
+        for name, samples in everyone[0].samples.items()
+    }
+
+
+def _draws(
+    everyone: Sequence[_Scored], shared: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """By model and benchmark, (1 + DRAWS,): the mean over the samples, then over each draw of them.
+
+    Benchmarks are drawn by their names, so the intervals of one do not depend on the others.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {who.name: {} for who in everyone}
+    for benchmark, ids in shared.items():
+        scores = np.array([[who.samples[benchmark][id] for id in ids] for who in everyone])
+        means = bootstrap_means(scores, seed=zlib.crc32(benchmark.encode()))
+        for who, row in zip(everyone, means, strict=True):
+            found[who.name][benchmark] = row
+    return found
+
+
+def bootstrap_means(scores: np.ndarray, seed: int, draws: int = DRAWS) -> np.ndarray:
+    """Means over samples, (models, 1 + draws), of ``scores`` (models, n): first of the samples as
+    they are, then of draws of n with replacement, the same for all models.
+    """
+    n = scores.shape[1]
+    generator = np.random.default_rng(seed)
+    means = [scores.mean(axis=1, keepdims=True)]
+    for start in range(0, draws, _BLOCK):
+        rows = np.arange(min(_BLOCK, draws - start))[:, None]
+        chosen = generator.integers(0, n, (len(rows), n)) + n * rows
+        counts = np.bincount(chosen.ravel(), minlength=n * len(rows)).reshape(len(rows), n)
+        means.append(scores @ counts.T / n)
+    return np.concatenate(means, axis=1)
+
+
+def interval(means: np.ndarray) -> Interval:
+    """From a mean and its draws, (1 + draws,)."""
+    low, high = np.percentile(means[1:], _PERCENT)
+    return Interval(float(means[0]), float(low), float(high))
+
+
+def _estimates(draws: Mapping[str, np.ndarray], tasks: Sequence[str]) -> Estimates:
+    mean = np.mean([draws[task] for task in tasks], axis=0)
+    return Estimates({name: interval(row) for name, row in draws.items()}, interval(mean))

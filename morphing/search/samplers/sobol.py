@@ -1,0 +1,25 @@
+"""A scrambled Sobol sequence: the yardstick that covers the space evenly."""
+
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from scipy.stats import qmc
+
+from morphing.search.samplers.history import HistorySampler, derive_seed, from_unit, slot_of
+
+
+class SobolSampler(HistorySampler):
+    """Point number ``slot`` of Owen-scrambled Sobol points (Joe and Kuo 2008's directions)."""
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The slot's point."""
+        if not search_space:
+            return {}
+        sequence = qmc.Sobol(len(search_space), rng=derive_seed(self._seed))
+        if place := slot_of(study, trial) - self._problem.first_slot:
+            sequence.fast_forward(place)
+        return from_unit(sequence.random(1)[0], search_space)

@@ -1,0 +1,63 @@
+"""A worker with the run's own queue, leases and storage, and an objective that costs nothing."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.trial import TrialState
+
+from morphing.runs.leases import GRACE_VARIABLE, Lease
+from morphing.runs.liveness import Heartbeats, LeaseLiveness
+from morphing.runs.queue import Claim, Queue
+from morphing.runs.storage import open_study, place_of
+from morphing.search.samplers import make_sampler
+from morphing.search.samplers.history import ERROR, RECIPE
+
+DIRECTIONS, OBJECTIVES = ("maximize", "minimize"), ("a", "b")
+
+
+def queue_of(study: optuna.Study, lease: Lease) -> Queue:
+    """As `runs.loop` makes it."""
+    if place_of(lease.folder) is None:
+        guard = FileLock(lease.folder / "workers" / "queue.lock")
+        return Queue(study, lease.id, LeaseLiveness(lease.folder), guard)
+    return Queue(study, lease.id, Heartbeats(study, lease))
+
+
+def values_of(x: float, y: float) -> tuple[float, float]:
+    return x + y, x * y
+
+
+def evaluate(study: optuna.Study, queue: Queue, claim: Claim, seconds: float) -> bool:
+    """Propose, wait, tell: as `runs.loop` does, every eighth recipe failing."""
+    try:
+        trial = optuna.Trial(study, claim.trial_id)
+        x, y = (trial.suggest_float(name, 0, 1) for name in ("x", "y"))
+        trial.set_user_attr(RECIPE, {"x": x, "y": y})
+    except optuna.exceptions.UpdateFinishedTrialError:
+        queue.give_back(claim)
+        return False
+    time.sleep(random.expovariate(1 / seconds))
+    if int(x * 1000) % 8 == 0:
+        return queue.finish(claim, TrialState.FAIL, attributes={ERROR: f"{x} cannot be."})
+    return queue.finish(claim, TrialState.COMPLETE, values_of(x, y), {"seconds": seconds})
+
+
+def main(folder: Path, slots: int, seconds: float, grace: float) -> None:
+    """Work until all slots are told; an evaluation takes ``seconds`` on average, some longer."""
+    os.environ[GRACE_VARIABLE] = str(grace)
+    random.seed(os.getpid())
+    study = open_study(folder, DIRECTIONS, OBJECTIVES)
+    study.sampler = make_sampler("random", 3)
+    with Lease(folder) as lease:
+        queue = queue_of(study, lease)
+        while queue.told(slots) < slots:
+            claim = queue.claim(slots)
+            if claim is None:
+                time.sleep(0.02)
+            else:
+                lease.update(trial=claim.number)
+                evaluate(study, queue, claim, seconds)

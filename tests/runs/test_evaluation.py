@@ -1,0 +1,169 @@
+"""Real recipes of the zoo, evaluated with and without racing, and chosen on the holdout."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from morphing.errors import MorphingError
+from morphing.merging.recipe import Recipe
+from morphing.publishing.card import model_card
+from morphing.publishing.publish import card_facts
+from morphing.runs.evaluation import evaluate_recipe
+from morphing.runs.objectives import scales
+from morphing.runs.prepare import create_run
+from morphing.runs.records import outputs_beside
+from morphing.runs.run import Run
+from morphing.runs.selection import selection
+from morphing.runs.spec import parse_spec, zoo_spec
+from morphing.runs.workbench import Workbench, alone
+from morphing.terminal import front_data, print_front
+from tests.runs.recording import tell
+
+TASKS = ("zoo-english-arithmetic", "zoo-kanji-numbers", "zoo-word-puzzles")
+
+
+def average(run: Run, weight: float) -> Recipe:
+    """All specialists at once, which is good at all three tasks."""
+    models = [{"model": name, "parameters": {"weight": weight}} for name in run.spec.sources]
+    config = {
+        "merge_method": "task_arithmetic",
+        "base_model": run.spec.base,
+        "models": models,
+        "parameters": {"normalize": False},
+        "dtype": "float32",
+    }
+    return Recipe(config)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """A run with racing whose one trial is the average, its references scored."""
+    data = zoo_spec().model_dump()
+    data["search"] |= {"racing": True}
+    for use in data["benchmarks"]:
+        use |= {"samples": 24, "holdout": 30}
+    data |= {"device": "cpu", "measures": ["layers"]}
+    run = create_run(tmp_path_factory.mktemp("evaluation") / "run", parse_spec(data))
+    bench = Workbench(run)
+    bench.reference_results("search")
+    recipe = average(run, 0.7)
+    tell(run, evaluate_recipe(run, bench, recipe), recipe)
+    yield bench
+
+
+def test_an_evaluation_has_all_there_is_to_tell(bench: Workbench) -> None:
+    run = bench.run
+    (trial,) = run.complete()
+    assert run.spec.objectives == (*TASKS, "layers")
+    rows = run.outputs(trial.number)
+    assert trial.results is not None
+    for name, value in zip(TASKS, trial.values, strict=False):
+        assert value == trial.results[name].value > 0.3
+        assert value == sum(row["score"] for row in rows[name]) / 24
+        assert trial.results[name].tokens == sum(row["tokens"] for row in rows[name]) / 24
+    base = run.reference_values()["zoo:base"]
+    assert trial.values[3] == base["layers"] == 3 and base["parameters"] > 6e5
+    rows = run.reference_outputs("search", "zoo:base")
+    lengths = [row["tokens"] for name in TASKS for row in rows[name]]
+    assert base["tokens"] == sum(lengths) / len(lengths) > 1 and base["throughput"] > 0
+
+
+def test_the_two_parts_are_the_whole(bench: Workbench) -> None:
+    """Every model is scored in the same two parts, so that all is repeatable to the bit."""
+    bench.morph(average(bench.run, 0.7))
+    whole = bench.score("search")
+    first, rest = bench.score("search", piece="first"), bench.score("search", piece="rest")
+    recorded = bench.run.outputs(0)
+    for name in TASKS:
+        assert (first[name].n, rest[name].n) == (16, 8)
+        assert whole[name].outputs == (*first[name].outputs, *rest[name].outputs)
+        assert [o.text for o in whole[name].outputs] == [row["text"] for row in recorded[name]]
+
+
+def test_a_hopeless_recipe_is_given_up_and_a_specialist_is_not(bench: Workbench) -> None:
+    run = bench.run
+    rivals = run.complete()
+    hopeless = evaluate_recipe(run, bench, alone("zoo:base", run.spec), rivals)
+    assert hopeless.raced and hopeless.samples == dict.fromkeys(TASKS, 16)
+    assert hopeless.results == {} and hopeless.constraints == ()
+    assert hopeless.variances[3] == 0 < hopeless.variances[0]
+    specialist = evaluate_recipe(run, bench, alone("zoo:english-math", run.spec), rivals)
+    assert not specialist.raced and specialist.samples == dict.fromkeys(TASKS, 24)
+    unopposed = evaluate_recipe(run, bench, alone("zoo:base", run.spec))
+    assert not unopposed.raced
+
+
+def test_the_front_on_the_holdout(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    run = bench.run
+    assert selection(run) is None
+    bench.reference_results("holdout")
+    bench.holdout_results(0)
+    chosen = selection(run)
+    assert chosen is not None and chosen.unscored == () and chosen.hypervolume is not None
+    (member,) = chosen.members
+    assert [model.name for model in chosen.models] == [run.spec.base, *run.spec.sources]
+    assert set(member.against) == {run.spec.base, *run.spec.sources}
+    held = run.holdout(0)
+    assert held is not None and set(held) == {*TASKS, "zoo-japanese-arithmetic"}
+    for name, estimate in member.estimates.scores.items():
+        assert estimate.value == pytest.approx(held[name].value)
+        assert estimate.low <= estimate.value <= estimate.high
+    # The mean is over the objectives, and differences are of the same samples.
+    own = member.estimates.mean.value
+    assert own == pytest.approx(sum(held[name].value for name in TASKS) / 3)
+    for model in chosen.models:
+        ahead = member.against[model.name].mean
+        assert ahead.value == pytest.approx(own - model.estimates.mean.value)
+        assert ahead.low > 0, "the average of all specialists is better over three tasks than one"
+    trial = run.trial(0)
+    assert trial.results is not None
+    assert member.optimism[TASKS[0]] == trial.results[TASKS[0]].value - held[TASKS[0]].value
+    assert member.values[:3] == tuple(held[name].value for name in TASKS) and member.on_front
+    assert selection(run) == chosen, "the draws are seeded"
+
+    data = json.loads(json.dumps(front_data(run)))
+    assert data["selection"]["members"][0]["trial"] == 0
+    assert data["scales"]["reference"] == list(scales(run).reference)
+    assert data["directions"]["layers"] == "minimize"
+    print_front(run)
+    told = capsys.readouterr().out
+    assert "the front on the holdout" in told and "Hypervolume on the holdout" in told
+
+    card = model_card(card_facts(run, 0, "merge"), "you/merge")
+    assert "[" in card.split("**Search split**")[0] and "| layers | lower |" in card
+    assert "Less that of `zoo:" in card
+
+
+def test_a_holdout_of_an_earlier_version_can_be_read(bench: Workbench) -> None:
+    run = bench.run
+    bench.holdout_results(0)
+    path = run.holdout_path(0)
+    results = json.loads(path.read_text())["results"]
+    path.write_text(json.dumps(results))
+    outputs_beside(path).unlink()
+    held = run.holdout(0)
+    assert held is not None and held[TASKS[0]].n == 30
+    assert selection(run) is None
+    assert "±" in model_card(card_facts(run, 0, "merge"), "you/merge").split("**Search")[0]
+    assert bench.holdout_results(0) == held, "scored again, since it lacks outputs"
+    assert outputs_beside(path).exists()
+
+
+def test_a_value_that_is_not_finite_is_refused(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "morph", lambda recipe: float("nan"))
+    with pytest.raises(MorphingError, match="sparsity is nan, which is not finite"):
+        evaluate_recipe(bench.run, bench, average(bench.run, 0.7))
+
+
+def test_racing_off_scores_all_at_once(bench: Workbench, tmp_path: Path) -> None:
+    data = bench.run.spec.model_dump()
+    data["search"]["racing"] = False
+    run = create_run(tmp_path / "run", parse_spec(data))
+    plain = Workbench(run)
+    plain.reference_results("search")
+    found = evaluate_recipe(run, plain, alone("zoo:base", run.spec), bench.run.complete())
+    assert not found.raced and found.samples == dict.fromkeys(TASKS, 24)
