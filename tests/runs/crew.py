@@ -32,7 +32,10 @@ _ENDLESS = 10**6
 
 
 def start(folder: Path, slots: int, seconds: float = 0.03, grace: float = 60) -> BaseProcess:
-    process = _processes.Process(target=light_worker.main, args=(folder, slots, seconds, grace))
+    # The server they are forked from keeps the environment it was started with.
+    password = os.environ.get("PGPASSWORD", "")
+    arguments = (folder, slots, seconds, grace, password)
+    process = _processes.Process(target=light_worker.main, args=arguments)
     process.start()
     return process
 

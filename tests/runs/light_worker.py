@@ -46,9 +46,9 @@ def evaluate(study: optuna.Study, queue: Queue, claim: Claim, seconds: float) ->
     return queue.finish(claim, TrialState.COMPLETE, values_of(x, y), {"seconds": seconds})
 
 
-def main(folder: Path, slots: int, seconds: float, grace: float) -> None:
+def main(folder: Path, slots: int, seconds: float, grace: float, password: str) -> None:
     """Work until all slots are told; an evaluation takes ``seconds`` on average, some longer."""
-    os.environ[GRACE_VARIABLE] = str(grace)
+    os.environ |= {GRACE_VARIABLE: str(grace), "PGPASSWORD": password}
     random.seed(os.getpid())
     study = open_study(folder, DIRECTIONS, OBJECTIVES)
     study.sampler = make_sampler("random", 3)
