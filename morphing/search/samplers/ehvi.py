@@ -18,12 +18,13 @@ import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.optim import optimize_acqf
 from botorch.sampling.qmc import NormalQMCEngine
-from botorch.utils.multi_objective.box_decompositions import FastNondominatedPartitioning
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from botorch.utils.safe_math import log1mexp
 from botorch.utils.sampling import draw_sobol_samples
 from botorch.utils.transforms import t_batch_mode_transform
 from torch import Tensor
+
+from morphing.search.samplers.boxes import undominated_boxes
 
 if TYPE_CHECKING:
     from botorch.models import SingleTaskGP
@@ -192,21 +193,11 @@ def _boxes(values: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ``values`` are (draws, n, m). All draws together have a bounded number of boxes: there may be
     fewer draws than given.
     """
-    lowers: list[Tensor] = []
-    uppers: list[Tensor] = []
-    for points in values:
-        if len(reference) == 1:
-            best = points.max(dim=0).values if len(points) else reference
-            lower = torch.maximum(best, reference)[None]
-            upper = torch.full_like(lower, torch.inf)
-        else:
-            lower, upper = FastNondominatedPartitioning(reference, points).get_hypercell_bounds()
-        lowers.append(lower)
-        uppers.append(upper)
-        if sum(map(len, lowers)) * (1 + 1 / len(lowers)) > _MOST_BOXES:
-            break
-    draw = torch.repeat_interleave(torch.tensor([len(bounds) for bounds in lowers]))
-    return torch.cat(lowers), torch.cat(uppers).clamp_max(_FAR), draw
+    lower, upper, draw = undominated_boxes(values, reference)
+    ends = torch.bincount(draw, minlength=len(values)).cumsum(dim=0)
+    kept = max(int((ends <= _MOST_BOXES).sum()), 1)
+    boxes = int(ends[kept - 1])
+    return lower[:boxes], upper[:boxes].clamp_max(_FAR), draw[:boxes]
 
 
 def _log_expected_excess(mean: Tensor, deviation: Tensor, bound: Tensor) -> Tensor:
