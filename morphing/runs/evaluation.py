@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -44,6 +45,8 @@ class Evaluation:
     outputs: Mapping[str, tuple[Output, ...]] = field(default_factory=dict)
     raced: bool = False
     samples: Mapping[str, int] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Seconds that merging and each benchmark took."""
 
 
 def evaluate_recipe(
@@ -71,7 +74,9 @@ def evaluate_recipe(
         MorphingError: the recipe cannot be merged, or a value of it is not finite.
     """
     spec, fixed = run.spec, scales(run)
+    start = time.perf_counter()
     distance = workbench.morph(recipe)
+    merging = time.perf_counter() - start
     model = workbench.morpher.model
     if spec.search.racing:
         scores = workbench.score("search", progress, "first")
@@ -82,6 +87,7 @@ def evaluate_recipe(
                 variances=variances(spec, scores),
                 raced=True,
                 samples={name: score.n for name, score in scores.items()},
+                times=_times(merging, scores),
             )
         scores = join(scores, workbench.score("search", progress, "rest"))
     else:
@@ -94,7 +100,12 @@ def evaluate_recipe(
         results={name: Result.of(score) for name, score in scores.items()},
         outputs={name: score.outputs for name, score in scores.items()},
         samples={name: score.n for name, score in scores.items()},
+        times=_times(merging, scores),
     )
+
+
+def _times(merging: float, scores: Mapping[str, Score]) -> dict[str, float]:
+    return {"merging": merging, **{name: score.seconds for name, score in scores.items()}}
 
 
 def _values(

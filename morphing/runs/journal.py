@@ -1,86 +1,128 @@
-"""The run's Optuna storage in its folder: an append-only file that survives killed writers."""
+"""The run's Optuna storage in its folder: an append-only file that survives killed writers.
+
+The file is as Optuna's own journal backend writes it, which can read it too. Ours is there for what
+that one cannot do: a lock that dies with its holder, torn lines, and several notes at once.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
 
 
-class KernelLock(JournalFileOpenLock):
-    """A journal's lock that the operating system frees when its holder dies.
+class Journal(BaseJournalBackend):
+    """Notes, one a line, that any number of processes read and append to.
 
-    Optuna's own locks are files that outlive a killed process, so the next writer waits for a
-    grace period; this one is free at once. Only appending takes it, and the next append would be
-    joined to a line that a killed writer left unfinished: that line is cut first.
-    """
-
-    def __init__(self, journal: Path) -> None:
-        self._journal = journal
-        self._lock = FileLock(journal.with_suffix(".lock"))
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        _cut_torn_line(self._journal)
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-class Journal(JournalFileBackend):
-    """Optuna's file, which waits for the disk where a trial ends and not at every note of it.
-
-    A trial is a dozen notes, which would cost a tenth of an evaluation of a small model. Killed
-    processes lose nothing by it; a machine that loses power may lose notes of trials in flight,
-    which are tried again.
+    - The operating system frees the lock of a writer that dies. (Optuna's locks are files that
+      outlive a killed process, so the next writer waits for a grace period.)
+    - A line that a killed writer left unfinished is left alone by readers, and cut by the next
+      writer, whose first line would be joined to it.
+    - It waits for the disk where a trial ends and not at every note of it: a trial is a dozen of
+      them, which cost a tenth of an evaluation of a small model. Killed processes lose nothing by
+      it; a machine that loses power may lose notes of trials in flight, which are tried again.
     """
 
     def __init__(self, path: Path) -> None:
-        self._guard = KernelLock(path)
-        super().__init__(str(path), lock_obj=self._guard)
         self._path = path
+        self._lock = FileLock(path.with_suffix(".lock"))
+        self._read = (0, 0)
+        """How many notes were read, and where the next one begins."""
+        self._held: list[bytes] | None = None
+        """What is written together: as lines, since reading them may change tuples to lists."""
+        self._caught_up = False
+        path.touch()
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The notes from a number on, those included that are held back."""
+        number, offset = self._read if self._read[0] <= log_number_from else (0, 0)
+        held = self._held
+        if held is None or not self._caught_up:
+            # In one piece: meanwhile others append, and cut what was torn.
+            with self._path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                data = file.read(max(os.fstat(file.fileno()).st_size - offset, 0)) or b""
+            for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+                number, offset = number + 1, offset + len(line)
+                if number > log_number_from:
+                    yield json.loads(line)
+            self._read = (number, offset)
+            self._caught_up = held is not None
+        for line in (held or [])[max(log_number_from - number, 0) :]:
+            yield json.loads(line)
 
     def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
-        """Append notes, whole lines, one writer at a time."""
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._guard.acquire()
-        try:
-            with self._path.open("ab") as file:
-                file.write(lines.encode())
-                if any(_ends_a_trial(log) for log in logs):
-                    file.flush()
-                    os.fsync(file.fileno())
-        finally:
-            self._guard.release()
+        """Append notes, whole lines, one writer at a time; or hold them back."""
+        lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+        if self._held is not None:
+            self._held.extend(lines)
+        else:
+            with self._lock:
+                self._write(lines)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what is noted meanwhile in one go; others wait so long."""
+        with self._lock:
+            held: list[bytes] = []
+            self._held, self._caught_up = held, False
+            try:
+                yield
+            finally:
+                self._held = None
+                self._write(held)
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        if not lines:
+            return
+        with self._path.open("rb+") as file:
+            _cut_torn_line(file)
+            file.write(b"".join(lines))
+            if any(map(_ends_a_trial, lines)):
+                file.flush()
+                os.fsync(file.fileno())
 
 
-def _ends_a_trial(log: dict[str, Any]) -> bool:
-    state = log.get("state")
+def _ends_a_trial(line: bytes) -> bool:
+    state = json.loads(line).get("state")
     return state is not None and TrialState(state).is_finished()
 
 
-def open_journal(path: Path) -> JournalStorage:
-    """The storage in the file ``path``, made if missing; any number of processes may share it."""
-    # Absolute: Optuna's journal is opened again by path at every read.
-    path = path.resolve()
-    return JournalStorage(Journal(path))
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Drop a last line without its end. Readers leave such a line alone; it was never told."""
-    with path.open("rb+") as file:
-        if not file.seek(0, os.SEEK_END):
-            return
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Drop a last line without its end, which was never told; leave the file at its end."""
+    if file.seek(0, os.SEEK_END):
         file.seek(-1, os.SEEK_END)
-        if file.read() == b"\n":
-            return
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+        if file.read() != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+
+
+class SharedJournal(JournalStorage):
+    """The storage in a journal."""
+
+    def __init__(self, path: Path) -> None:
+        self._journal = Journal(path)
+        super().__init__(self._journal)
+
+    def together(self) -> AbstractContextManager[None]:
+        """As :meth:`Journal.together`."""
+        return self._journal.together()
+
+
+def together(storage: BaseStorage) -> AbstractContextManager[None]:
+    """Note several things at the price of one, where the storage is a journal. No calls within."""
+    return storage.together() if isinstance(storage, SharedJournal) else nullcontext()
+
+
+def open_journal(path: Path) -> SharedJournal:
+    """The storage in the file ``path``, made if missing; any number of processes may share it."""
+    return SharedJournal(path.resolve())

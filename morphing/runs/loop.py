@@ -22,7 +22,7 @@ from morphing.runs.leases import (
 )
 from morphing.runs.liveness import Heartbeats, LeaseLiveness
 from morphing.runs.objectives import scales
-from morphing.runs.proposal import propose, recipe_of
+from morphing.runs.proposal import propose
 from morphing.runs.queue import Claim, Queue
 from morphing.runs.run import REQUEST, Run
 from morphing.runs.seeds import Seed, seed_trials
@@ -140,10 +140,7 @@ class Loop:
 
     def _queue(self) -> Queue:
         if place_of(self.run.folder) is None:
-            guard = FileLock(self.run.folder / "workers" / "queue.lock")
-            return Queue(
-                self.run.study, self._lease.id, LeaseLiveness(self.run.folder), guard=guard
-            )
+            return Queue(self.run.study, self._lease.id, LeaseLiveness(self.run.folder))
         self._heard = self.run.study.user_attrs.get(REQUEST)
         self._lease.renewals.append(self._hear)
         return Queue(self.run.study, self._lease.id, Heartbeats(self.run.study, self._lease))
@@ -176,18 +173,16 @@ class Loop:
                 return message
             claim = queue.claim(stage.end_slot)
             if claim is None:
+                self._lease.update(trial=None)
                 self._progress("waiting for other workers", 0, 0)
                 time.sleep(_WAIT_SECONDS)
                 continue
             self._stopwatch = Stopwatch()
-            self._lease.update(trial=claim.number)
             try:
                 self._try(claim, stage, seeds, workbench, queue)
             except BaseException:
                 queue.give_back(claim)
                 raise
-            finally:
-                self._lease.update(trial=None)
             self._durations.append(self._stopwatch.seconds)
             self._check_failures()
         self._save(done=done)
@@ -203,10 +198,16 @@ class Loop:
         from morphing.search.samplers.history import ERROR
 
         try:
-            self._progress("proposing", 0, 1)
-            params = propose(self.run.study, stage, claim, seeds)
+            self._lease.update(trial=claim.number, step="proposing", step_done=0, step_total=0)
+            self._changed()
+            self._obey()
             try:
-                recipe = recipe_of(self.run.study, stage, claim, params)
+                recipe = propose(self.run.study, stage, claim, seeds)
+            except MorphingError as error:  # there is none where the sampler wants it
+                queue.finish(claim, TrialState.FAIL, attributes={ERROR: sentence(error)})
+                return
+            proposing = self._stopwatch.seconds
+            try:
                 rivals = self.run.complete() if self.run.spec.search.racing else ()
                 evaluation = evaluate_recipe(self.run, workbench, recipe, rivals, self._progress)
             except (StopRequested, UpdateFinishedTrialError, StorageInternalError):
@@ -214,29 +215,32 @@ class Loop:
             except Exception as error:  # whatever a recipe or a benchmark does wrong
                 queue.finish(claim, TrialState.FAIL, attributes={ERROR: sentence(error)})
                 return
-            self._tell(claim, evaluation, queue)
+            self._tell(claim, evaluation, queue, proposing)
         except UpdateFinishedTrialError:
             queue.give_back(claim)  # this worker was taken for dead, and another does it
 
-    def _tell(self, claim: Claim, evaluation: Evaluation, queue: Queue) -> None:
+    def _tell(self, claim: Claim, evaluation: Evaluation, queue: Queue, proposing: float) -> None:
         from optuna.trial import TrialState
 
         from morphing.search.samplers.history import RACED, VARIANCES
 
         variances = list(evaluation.variances)
-        seconds = self._stopwatch.seconds
+        took = {
+            "seconds": self._stopwatch.seconds,
+            "times": {"proposing": proposing, **evaluation.times},
+        }
         if evaluation.raced:
             known = {
                 "values": list(evaluation.values),
                 "variances": variances,
                 "samples": dict(evaluation.samples),
             }
-            queue.finish(claim, TrialState.PRUNED, attributes={RACED: known, "seconds": seconds})
+            queue.finish(claim, TrialState.PRUNED, attributes={RACED: known, **took})
             return
         path = self.run.outputs_path(claim.number)
         write_outputs(path, evaluation.outputs)
         results = {name: asdict(result) for name, result in evaluation.results.items()}
-        attributes = {"results": results, VARIANCES: variances, "seconds": seconds}
+        attributes = {"results": results, VARIANCES: variances, **took}
         kept = queue.finish(
             claim, TrialState.COMPLETE, evaluation.values, attributes, evaluation.constraints
         )
@@ -274,11 +278,13 @@ class Loop:
             )
 
     def _seconds_left(self, remaining: int) -> float | None:
+        from optuna.trial import TrialState
+
         recent = self._durations[-10:]
         if not recent:
             return None
-        workers = max(len(live_workers(self.run.folder)), 1)
-        seconds = statistics.fmean(recent) * remaining / workers
+        running = self.run.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        seconds = statistics.fmean(recent) * remaining / (len(running) + 1)
         if hours := self.run.spec.search.hours:
             left = hours - hours_of_work(read_workers(self.run.folder))
             seconds = min(seconds, max(3600 * left, 0.0))
@@ -308,6 +314,11 @@ class Loop:
             self._saved = now
             self._lease.update(step=step, step_done=done, step_total=total)
             self._changed()
+        self._obey()
+
+    def _obey(self) -> None:
+        """Do what was asked of all workers."""
+        now = time.monotonic()
         if self.run.requested() == "pause":
             state = self._lease.worker.state
             self._save(state="paused")
@@ -343,7 +354,8 @@ class Loop:
             left = {"seconds_left": 0.0} if state == "finished" else {}
             done = {"done": self._told()} if state == "finished" else {}
             self.run.save_status(state=state, message=message, **left, **done)
-        self._lease.update(state=state, message=message, step="", step_done=0, step_total=0)
+        nothing = {"trial": None, "step": "", "step_done": 0, "step_total": 0}
+        self._lease.update(state=state, message=message, **nothing)
         self._changed()
 
     def _others(self) -> bool:

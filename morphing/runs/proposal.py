@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from morphing.merging.recipe import Recipe
+from morphing.runs.journal import together
 from morphing.runs.queue import FIXED, MASK_SEED, SEED, Claim
 from morphing.runs.seeds import Seed
 from morphing.runs.stages import Stage
@@ -14,52 +15,40 @@ if TYPE_CHECKING:
     import optuna
 
 
-def propose(
-    study: optuna.Study, stage: Stage, claim: Claim, seeds: Sequence[Seed] = ()
-) -> dict[str, float]:
-    """The parameters of a trial that was taken; they are put into the study.
+def propose(study: optuna.Study, stage: Stage, claim: Claim, seeds: Sequence[Seed] = ()) -> Recipe:
+    """The recipe of a trial that was taken, as the study keeps it from now on with its parameters.
 
-    A recipe outside the space has none. The seeds are tried in the first slots.
+    A recipe outside the space has no parameters. The seeds are tried in the first slots.
+
+    Raises:
+        MorphingError: there is no recipe at the parameters.
     """
     import optuna
 
     from morphing.search.samplers.history import RECIPE
 
-    storage = study._storage
+    storage, trial_id = study._storage, claim.trial_id
     if claim.slot < len(seeds) and not claim.given:
         seed = seeds[claim.slot]
-        storage.set_trial_user_attr(claim.trial_id, SEED, seed.label)
+        storage.set_trial_user_attr(trial_id, SEED, seed.label)
         if seed.params is not None:
-            storage.set_trial_system_attr(claim.trial_id, FIXED, dict(seed.params))
+            storage.set_trial_system_attr(trial_id, FIXED, dict(seed.params))
         elif seed.recipe is not None:
             _note(study, claim, seed.recipe)
     # Optuna's samplers read the trials once an ask, and nobody asks here.
     study._thread_local.cached_all_trials = None
-    trial = optuna.Trial(study, claim.trial_id)
+    trial = optuna.Trial(study, trial_id)
     _ = trial.relative_params  # even if all is given: NSGA-II notes its generations by it
-    known = storage.get_trial(claim.trial_id)
-    if RECIPE in known.user_attrs and FIXED not in known.system_attrs:
-        return {}
-    for name, place in stage.space.distributions().items():
-        trial.suggest_float(name, place.low, place.high, log=place.log)
-    return trial.params
-
-
-def recipe_of(
-    study: optuna.Study, stage: Stage, claim: Claim, params: Mapping[str, float]
-) -> Recipe:
-    """The recipe of a trial, as the study keeps it: what is scored is what is recorded.
-
-    Raises:
-        MorphingError: there is none at these parameters.
-    """
-    from morphing.search.samplers.history import RECIPE
-
-    known = study._storage.get_trial(claim.trial_id).user_attrs
-    if RECIPE not in known:
-        _note(study, claim, stage.space.recipe(params))
-        known = study._storage.get_trial(claim.trial_id).user_attrs
-    return Recipe(known[RECIPE], known[MASK_SEED])
+    with together(storage):
+        known = storage.get_trial(trial_id)
+        if RECIPE not in known.user_attrs or FIXED in known.system_attrs:
+            for name, place in stage.space.distributions().items():
+                trial.suggest_float(name, place.low, place.high, log=place.log)
+        if RECIPE not in known.user_attrs:
+            _note(study, claim, stage.space.recipe(trial.params))
+        # As it is kept, so that what is scored is what is recorded.
+        attributes = storage.get_trial(trial_id).user_attrs
+    return Recipe(attributes[RECIPE], attributes[MASK_SEED])
 
 
 def _note(study: optuna.Study, claim: Claim, recipe: Recipe) -> None:

@@ -16,10 +16,10 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from morphing.runs.journal import together
 from morphing.runs.liveness import WORKER, Liveness
 
 if TYPE_CHECKING:
@@ -53,22 +53,16 @@ class Queue:
         study: all workers'.
         worker: this one's id.
         liveness: which trials' workers died.
-        guard: held during each look at the study, where one is to be had. Without it looks are as
-            safe, but workers may get into each other's way and look again.
+
+    On a journal a look is one step, while other workers wait. On a database looks are as safe, but
+    workers may get into each other's way and look again.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        worker: str,
-        liveness: Liveness,
-        guard: AbstractContextManager[Any] | None = None,
-    ) -> None:
+    def __init__(self, study: Study, worker: str, liveness: Liveness) -> None:
         self._study = study
         self._storage = study._storage
         self._worker = worker
         self._liveness = liveness
-        self._guard = guard or nullcontext()
 
     def told(self, end: int) -> int:
         """How many of the slots before ``end`` are told."""
@@ -85,7 +79,7 @@ class Queue:
         """
         from morphing.search.samplers.history import slots
 
-        with self._guard:
+        with together(self._storage):
             while True:
                 trials = self._mended()
                 slot = slots(trials)
@@ -118,15 +112,15 @@ class Queue:
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
+        storage, trial_id = self._storage, claim.trial_id
+        found = None if values is None else [float(value) for value in values]
         try:
-            for key, value in (attributes or {}).items():
-                self._storage.set_trial_user_attr(claim.trial_id, key, value)
-            if constraints:
-                self._storage.set_trial_system_attr(
-                    claim.trial_id, "constraints", list(constraints)
-                )
-            found = None if values is None else [float(value) for value in values]
-            self._storage.set_trial_state_values(claim.trial_id, state, found)
+            with together(storage):
+                for key, value in (attributes or {}).items():
+                    storage.set_trial_user_attr(trial_id, key, value)
+                if constraints:
+                    storage.set_trial_system_attr(trial_id, "constraints", list(constraints))
+                storage.set_trial_state_values(trial_id, state, found)
         except UpdateFinishedTrialError:
             _log.info("The result of trial %d comes too late and is dropped.", claim.number)
             return False

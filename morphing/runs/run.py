@@ -321,6 +321,7 @@ def _trial(trial: optuna.trial.FrozenTrial) -> Trial:
         values=tuple(trial.values or ()),
         results=RESULTS.validate_python(attrs.get("results", {})),
         seconds=attrs.get("seconds", 0.0),
+        times=attrs.get("times", {}),
         error=attrs.get("error"),
         constraints=tuple(trial.constraints.values()),
         raced=Raced.read(raced) if raced else None,

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,6 +66,8 @@ class Trial:
     values: tuple[float, ...] = ()
     results: Mapping[str, Result] | None = None
     seconds: float = 0.0
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of it by what they went into: proposing, merging, and each benchmark."""
     error: str | None = None
     constraints: tuple[float, ...] = ()
     raced: Raced | None = None
@@ -101,13 +103,16 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
 
 
 def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:
-    """Per-sample outputs as gzipped JSON lines, one sample a line, its benchmark named."""
+    """Per-sample outputs as JSON lines, one sample a line, its benchmark named; ``.gz`` gzipped."""
     lines = [
         json.dumps({"benchmark": benchmark, **vars(output)}, ensure_ascii=False)
         for benchmark, rows in outputs.items()
         for output in rows
     ]
-    write_atomically(path, gzip.compress("\n".join(lines).encode(), compresslevel=3, mtime=0))
+    data = "\n".join(lines).encode()
+    if path.suffix == ".gz":
+        data = gzip.compress(data, compresslevel=3, mtime=0)
+    write_atomically(path, data)
 
 
 def read_outputs(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import optuna
-from filelock import FileLock
 from optuna.trial import TrialState
 
 from morphing.runs.leases import GRACE_VARIABLE, Lease
@@ -22,8 +21,7 @@ DIRECTIONS, OBJECTIVES = ("maximize", "minimize"), ("a", "b")
 def queue_of(study: optuna.Study, lease: Lease) -> Queue:
     """As `runs.loop` makes it."""
     if place_of(lease.folder) is None:
-        guard = FileLock(lease.folder / "workers" / "queue.lock")
-        return Queue(study, lease.id, LeaseLiveness(lease.folder), guard)
+        return Queue(study, lease.id, LeaseLiveness(lease.folder))
     return Queue(study, lease.id, Heartbeats(study, lease))
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import optuna
 
-from morphing.runs.journal import open_journal
+from morphing.runs.journal import open_journal, together
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from morphing.runs.journal import KernelLock
-lock = KernelLock(Path(sys.argv[1])); lock.acquire(); print("held", flush=True); time.sleep(60)
+from morphing.runs.journal import open_journal
+with open_journal(Path(sys.argv[1])).together():
+    print("held", flush=True)
+    time.sleep(60)
 """
 
 
@@ -52,6 +54,31 @@ def test_a_torn_last_line_is_cut_by_the_next_writer(tmp_path: Path) -> None:
         after.tell(after.ask(), 2.0)
         assert path.read_bytes().startswith(whole)
         assert [trial.value for trial in study(path).trials] == [1.0, 2.0]
+
+
+def test_what_is_noted_together_is_seen_at_once_and_written_in_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    writer, reader = study(path), study(path)
+    with together(writer._storage):
+        trial = writer.ask()
+        trial.set_user_attr("pair", (1, 2))
+        writer.tell(trial, 1.0)
+        assert [(t.value, t.user_attrs) for t in writer.trials] == [(1.0, {"pair": [1, 2]})]
+        assert reader.trials == []
+    assert reader.trials == writer.trials == study(path).trials
+    reader.tell(reader.ask(), 2.0)
+    writer.tell(writer.ask(), 3.0)
+    for each in (writer, reader, study(path)):
+        assert [(t.number, t.value) for t in each.trials] == [(0, 1.0), (1, 2.0), (2, 3.0)]
+
+
+def test_optuna_reads_the_journal_too(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    ours = study(path)
+    ours.tell(ours.ask(), 1.0)
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    theirs = optuna.load_study(study_name="s", storage=optuna.storages.JournalStorage(backend))
+    assert theirs.trials == ours.trials
 
 
 def test_a_missing_journal_is_made(tmp_path: Path) -> None:
