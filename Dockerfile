@@ -1,8 +1,10 @@
 # The app in a container; a Docker Space uses this same file. Runs as user 1000 on port 7860.
 FROM python:3.11-slim
 
-# For merging's compiled kernels; without it they run uncompiled.
-RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+# g++ for merging's compiled kernels (without it they run uncompiled); bubblewrap for benchmarks that
+# run code, which refuse where the container's host allows no user namespaces.
+RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap g++ \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 user
 USER user
 WORKDIR /home/user/app

@@ -13,6 +13,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
 
+from morphing.benchmarks.find import CONTAMINATION
 from morphing.runs.figures import Figures
 from morphing.runs.objectives import shown_value, signs
 from morphing.runs.selection import Interval, Selection, selection
@@ -117,7 +118,7 @@ def _outcome(run: Run, trial: Trial) -> str:
         scored = sum(trial.raced.samples.values())
         return f"given up after {scored} samples: a member of the front is better at everything"
     values = zip(run.spec.objectives, trial.values, strict=True)
-    text = "  ".join(f"{name} {shown_value(name, value)}" for name, value in values)
+    text = "  ".join(f"{name} {_told(run, name, value)}" for name, value in values)
     return text if trial.feasible else f"{text}  (breaks a constraint)"
 
 
@@ -181,23 +182,36 @@ def print_front(run: Run) -> None:
     for trial in _ranked(run, figures.members):
         star = "★ " if trial.number == figures.knee else ""
         row = [f"{star}{trial.number}"]
-        row += [shown_value(n, v) for n, v in zip(names, trial.values, strict=True)]
+        row += [_told(run, n, v) for n, v in zip(names, trial.values, strict=True)]
         table.add_row(*row)
     table.add_section()
     known = run.references("search")
     for model, record in known.items():
         values = record.values
-        row = [model] + [shown_value(n, values[n]) if n in values else "-" for n in names]
+        row = [model] + [_told(run, n, values[n]) if n in values else "-" for n in names]
         table.add_row(*row, style="dim")
     if scales is not None:
         for label, ends in (("scale 0", scales.reference), ("scale 1", scales.ideal)):
-            row = [label, *(shown_value(n, v) for n, v in zip(names, ends, strict=True))]
+            row = [label, *(_told(run, n, v) for n, v in zip(names, ends, strict=True))]
             table.add_row(*row, style="dim italic")
-    _console().print(table)
+    console().print(table)
     for bound in scales.bounds if scales else ():
         print(f"Constraint: {bound}.")
+    for remark in _remarks(run, figures):
+        print(remark)
     if (chosen := selection(run)) is not None:
         _print_selection(run, figures, chosen)
+
+
+def _remarks(run: Run, figures: Figures) -> Iterator[str]:
+    """What one must know of the benchmarks to read the scores."""
+    for use in run.spec.tasks:
+        name = use.declaration.name
+        if use.declaration.contaminates:
+            yield f"{name} {CONTAMINATION}"
+        found = [trial.results[name] for trial in figures.members if trial.results]
+        if most := max((result.truncated for result in found), default=0):
+            yield f"{name}: {most} of {found[0].n} prompts lost their beginning, too long to fit."
 
 
 def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
@@ -230,10 +244,13 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
             mark + name if member else name,
             _interval(standing.estimates.mean),
             _interval(above, signed=True) if above else "",
-            *(_interval(standing.estimates.scores[n]) for n in (*tasks, *others)),
+            *(
+                _interval(standing.estimates.scores[n], scale=1 if n in _raw(run) else 100)
+                for n in (*tasks, *others)
+            ),
             style=None if member else "dim",
         )
-    _console().print(table)
+    console().print(table)
     if chosen.hypervolume is not None:
         print(
             f"Hypervolume on the holdout, of the members scored there: {chosen.hypervolume:.4f}"
@@ -248,8 +265,20 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
         print(f"Not scored on the holdout yet: {numbers} (`morphing front RUN --holdout`).")
 
 
-def _interval(interval: Interval, signed: bool = False) -> str:
-    value, low, high = (100 * v for v in (interval.value, interval.low, interval.high))
+def _raw(run: Run) -> set[str]:
+    """Benchmarks whose scores are no shares, such as bits per byte: not shown in percent."""
+    declared = (use.declaration for use in run.spec.benchmarks)
+    return {benchmark.name for benchmark in declared if benchmark.direction == "minimize"}
+
+
+def _told(run: Run, name: str, value: float) -> str:
+    return f"{value:.4f}" if name in _raw(run) else shown_value(name, value)
+
+
+def _interval(interval: Interval, signed: bool = False, scale: int = 100) -> str:
+    value, low, high = (scale * v for v in (interval.value, interval.low, interval.high))
+    if scale == 1:
+        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
     if signed:
         return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
@@ -269,7 +298,8 @@ def _spent(figures: Figures) -> str:
     return f"{figures.evaluations} evaluations{ended}"
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Where tables go: as wide as the terminal, or as a wide file."""
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
@@ -285,7 +315,7 @@ def print_report(report: AdapterReport) -> None:
         table.add_row(name, str(approximation.rank), _share(approximation.error))
     if len(ranked) > 5:
         table.add_row(f"{len(ranked) - 5} more", "", f"up to {_share(ranked[5][1].error)}")
-    _console().print(table)
+    console().print(table)
     if report.whole:
         print(f"Held whole, which few serving engines load: {_counted(report.whole)}.")
     if report.left_out:

@@ -51,3 +51,21 @@ def testbed() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def llm(testbed: Path) -> str:
+    """The id of the test-bed's language model, which is not kept with it but made from a package.
+
+    Where CI=true it must be there (`.ci/run` makes it).
+    """
+    name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    if not (testbed / "models" / name).is_dir():
+        message = (
+            f"the test-bed at {testbed} has no {name}: make one by its build.py DEST --llm, and set"
+            " MORPHING_TESTBED to DEST"
+        )
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return name

@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 from morphing import zoo
+from morphing.benchmarks.benchmark import get_benchmark, read_benchmark
+from morphing.benchmarks.load import load_samples
+from morphing.runs.trial import read_outputs
 
 
 def morphing(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -29,7 +32,7 @@ def spec(**changes: object) -> dict[str, object]:
 def test_help_lists_the_verbs() -> None:
     done = morphing("--help")
     assert done.returncode == 0
-    for verb in ("search", "worker", "front", "merge", "export", "push", "app"):
+    for verb in ("search", "worker", "front", "evaluate", "benchmarks", "merge", "push", "app"):
         assert verb in done.stdout
 
 
@@ -94,6 +97,108 @@ def test_no_such_run(tmp_path: Path) -> None:
 def test_resume_needs_a_run() -> None:
     done = morphing("search", "--resume")
     assert done.returncode == 1 and "--run" in done.stderr
+
+
+def test_a_search_says_what_it_contaminates(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    rows = [json.dumps({"question": f"{n} + 1", "answer": str(n + 1)}) for n in range(8)]
+    (tmp_path / "data" / "test.jsonl").write_text("\n".join(rows))
+    use = {
+        "benchmark": {
+            "name": "sums",
+            "dataset": str(tmp_path / "data"),
+            "kind": "generation",
+            "prompt": "{{ question }}",
+            "target": "{{ answer }}",
+            "max_new_tokens": 2,
+        },
+        "samples": 2,
+        "holdout": 2,
+    }
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(spec(benchmarks=[use]) | {"search": {"sampler": "random"}}))
+    done = morphing("search", path, "--run", tmp_path / "run", "--evaluations", 1)
+    assert done.returncode == 0, done.stderr
+    for shown in (done.stderr, done.stdout):
+        assert "sums has no split but its test" in shown
+
+
+def test_the_catalogue_and_one_of_it_as_a_file(tmp_path: Path) -> None:
+    done = morphing("benchmarks")
+    assert done.returncode == 0 and "rotten-tomatoes" in done.stdout
+    (gsm8k,) = (line for line in done.stdout.splitlines() if "│ gsm8k " in line)
+    assert "test, half" in gsm8k and "◐" in gsm8k
+
+    shown = morphing("benchmarks", "zoo-word-puzzles")
+    assert shown.returncode == 0 and shown.stdout.count("# Sort ") == 3
+    path = tmp_path / "mine.yaml"
+    path.write_text(shown.stdout)
+    assert read_benchmark(path) == get_benchmark("zoo-word-puzzles")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-b", "gsm8"], "gsm8k"),
+        (["-b", "zoo-word-puzzles", "-b", "zoo-word-puzzles"], "twice"),
+        (["-b", "zoo-word-puzzles", "--outputs", "answers.csv"], ".jsonl"),
+        (["-b", "zoo-word-puzzles", "--base", "zoo:base"], "leave out the base"),
+        (["-b", "humaneval"], "--allow-code"),
+        (["-b", "zoo:word-puzzles"], "--yes"),
+    ],
+)
+def test_bad_evaluations(options: list[str], words: str) -> None:
+    done = morphing("evaluate", "zoo:base", *options)
+    assert done.returncode == 1 and words in done.stderr.strip().splitlines()[-1], done.stderr
+    assert done.stderr.count("Error: ") == 1 and "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_a_model_is_scored_by_itself(tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl.gz"
+    asked = ["-b", "zoo-english-arithmetic", "-b", "zoo:word-puzzles", "--yes", "--samples", 24]
+    done = morphing("evaluate", "zoo:english-math", *asked, "--json", "--outputs", out)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert (data["model"], data["base"], data["part"]) == ("zoo:english-math", None, "holdout")
+    assert set(data["versions"]) >= {"morphing", "torch", "transformers"}
+    score = data["scores"]["zoo-english-arithmetic"]
+    outputs = read_outputs(out)
+    answers = outputs["zoo-english-arithmetic"]
+    assert score["rows"] == [row["id"] for row in answers]
+    assert len(answers) == score["n"] == 24
+    assert score["score"] == sum(row["score"] for row in answers) / 24 > 0.5
+    assert 0 < score["stderr"] < 0.1 and score["truncated"] == 0 and score["seconds"] > 0
+    drawn = load_samples(get_benchmark("zoo-english-arithmetic"), "holdout", 24)
+    assert score["rows"] == [sample.id for sample in drawn]
+    assert data["scores"]["zoo-word-puzzles"]["n"] == 24
+
+    told = morphing("evaluate", "zoo:english-math", *asked[:2], "--samples", 24)
+    assert told.returncode == 0, told.stderr
+    (row,) = (line for line in told.stdout.splitlines() if "zoo-english-arithmetic" in line)
+    assert f"{100 * score['score']:.1f} %" in row and f"{100 * score['stderr']:.1f}" in row
+
+
+def test_cut_prompts_are_counted_and_bits_are_no_percent(tmp_path: Path) -> None:
+    rows = [{"question": "1 + 1 = " * 200, "answer": "2"}] * 8
+    (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    shared = {"dataset": "long.jsonl", "prompt": "{{ question }}"}
+    kinds = {
+        "asked": {"kind": "generation", "target": "{{ answer }}", "max_new_tokens": 2},
+        "text": {"kind": "perplexity", "prompt": "", "target": "1 + 1 = {{ answer }}"},
+    }
+    for name, fields in kinds.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"name": name} | shared | fields))
+    named = ["-b", "asked.yaml", "-b", "text.yaml", "--outputs", "answers.jsonl"]
+    done = morphing("evaluate", "zoo:base", *named, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (asked,) = (line for line in done.stdout.splitlines() if "│ asked " in line)
+    (text,) = (line for line in done.stdout.splitlines() if "│ text " in line)
+    assert [cell.strip() for cell in asked.split("│")][5:7] == ["4", "4"]
+    assert "%" in asked and "%" not in text and "bits_per_byte" in text
+    assert "4 prompts were longer" in done.stdout
+    written = (tmp_path / "answers.jsonl").read_text().split("\n")
+    assert [json.loads(line)["benchmark"] for line in written] == ["asked"] * 4 + ["text"] * 4
 
 
 @pytest.mark.slow

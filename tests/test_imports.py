@@ -22,7 +22,7 @@ ALLOWED = {
     "publishing": {"runs", "search", "merging", "benchmarks", "sources", "zoo"},
     "jobs": {"publishing", "runs"},
     "ui": {"jobs", "publishing", "runs", "search", "merging", "benchmarks", "sources", "zoo"},
-    "terminal": {"runs", "merging"},
+    "terminal": {"runs", "merging", "benchmarks"},
     "cli": {
         "ui",
         "jobs",

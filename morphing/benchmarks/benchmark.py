@@ -13,16 +13,40 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from morphing.errors import MorphingError
 
+LM_EVAL = "lm_eval:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-DATA_SUFFIXES = (".jsonl", ".csv", ".parquet")
+Kind = Literal["generation", "multiple_choice", "perplexity", "code", "lm_eval"]
+Normalization = Literal["tokens", "characters", "bytes"]
+METRIC_OF = {"multiple_choice": "accuracy", "perplexity": "bits_per_byte", "code": "passed"}
+"""The only metric of these kinds."""
+LOWER_IS_BETTER = frozenset({"bits_per_byte"})
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+_PUBLIC = re.compile(r"(?i)(test|eval|val|dev)")
+_REQUIRED: Mapping[Kind, tuple[str, ...]] = {
+    "generation": ("prompt", "target"),
+    "multiple_choice": ("target", "choices"),
+    "perplexity": ("target",),
+    "code": ("prompt", "program"),
+    "lm_eval": ("task",),
+}
+_ASKED: frozenset[Kind] = frozenset({"generation", "multiple_choice", "perplexity", "code"})
+_ONLY_FOR: Mapping[str, frozenset[Kind]] = {
+    **dict.fromkeys(("prompt", "system", "target"), _ASKED),
+    **dict.fromkeys(("shot", "shot_separator", "few_shot_split"), _ASKED),
+    **dict.fromkeys(("choices", "continuation", "normalize"), frozenset({"multiple_choice"})),
+    **dict.fromkeys(("stop", "extract"), frozenset({"generation", "code"})),
+    "program": frozenset({"code"}),
+    **dict.fromkeys(("task", "include"), frozenset({"lm_eval"})),
+}
 
 
 class Benchmark(BaseModel):
     """A dataset, how a row becomes a prompt and an answer, and the metric that compares them.
 
-    ``prompt``, ``target`` and each of ``choices`` are Jinja templates over a row's columns; the row
-    itself is there too as ``row``, for columns whose names are no identifiers. A trailing newline
-    counts.
+    ``prompt``, ``system``, ``target``, ``continuation``, ``shot`` and each of ``choices`` are Jinja
+    templates over a row's columns; the row itself is there too as ``row``, for columns whose names
+    are no identifiers. A trailing newline counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,58 +61,119 @@ class Benchmark(BaseModel):
     """No source was trained on it: it takes skills of several."""
 
     dataset: str = Field(min_length=1)
-    """A Hub id, ``zoo:<name>``, or a local folder or file (.jsonl, .csv, .parquet)."""
-    config: str | None = None
+    """A Hub id, ``zoo:<name>``, or a local folder or file (.jsonl, .json, .csv, .parquet)."""
+    config: str | tuple[str, ...] | None = None
+    """The dataset's config; of several the rows come one config after the other."""
     revision: str | None = None
     split: str = "test"
     """What the search may see; shared by search and holdout when there is no ``holdout_split``."""
     holdout_split: str | None = None
 
-    kind: Literal["generation", "multiple_choice"]
-    prompt: str
-    target: str
-    """Generation: the expected answer. Multiple choice: the right option's index, from 0."""
-    choices: tuple[str, ...] | None = None
-    normalize: bool = False
-    """Multiple choice: divide an option's log-likelihood by its number of tokens."""
+    kind: Kind
+    prompt: str = ""
+    system: str | None = None
+    """With ``chat``: the system's turn, a template too."""
+    target: str = ""
+    """Generation: the expected answer. Multiple choice: the right option's index, from 0.
+    Perplexity: the text that is scored."""
+    choices: tuple[str, ...] | str | None = None
+    """Multiple choice: a template an option, or one Jinja expression for the list of them."""
+    continuation: str | None = None
+    """Multiple choice whose options end the prompt: what comes after each, which is scored."""
+    normalize: Normalization | None = None
+    """Multiple choice: what an option's log-likelihood is divided by."""
+    program: str | None = None
+    """Code: the template of a program that fails where ``answer`` is wrong; the row's columns and
+    ``answer`` are there."""
+    task: str | None = None
+    """lm_eval: the task's name."""
+    include: str | None = None
+    """lm_eval: a folder of YAML tasks beside the library's own."""
+    few_shot: int = Field(default=0, ge=0)
+    """Examples before each question, the same for all samples of a seed-fixed draw."""
+    few_shot_split: str | None = None
+    """Where examples come from, neither ``split`` nor ``holdout_split``."""
+    shot: str | None = None
+    """What follows an example's prompt; by default a space and its target, or its right option."""
+    shot_separator: str = "\n\n"
     chat: bool = False
     """Ask through the tokenizer's chat template, where it has one."""
     max_new_tokens: int = Field(default=256, ge=1)
     stop: tuple[str, ...] = ()
     """A generated text is cut where the first of these begins."""
     extract: str = "strip"
-    """``strip``, ``first_line``, ``last_number`` or ``regex:<pattern>`` (its last match)."""
+    """``strip``, ``first_line``, ``last_number``, ``boxed``, ``code`` (kind code's default: the
+    first fenced block, or all) or ``regex:<pattern>`` (last match)."""
     metric: str = "exact_match"
+    """One of ``metrics.METRICS`` or ``evaluate:<name or folder>``; lm_eval: the task's own."""
 
     @model_validator(mode="before")
     @classmethod
-    def _metric_by_kind(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("kind") == "multiple_choice":
-            return {"metric": "accuracy", **data}
-        return data
+    def _as_written(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        written = dict(data)
+        if isinstance(written.get("normalize"), bool):
+            written["normalize"] = "tokens" if written["normalize"] else None
+        if (only := METRIC_OF.get(str(written.get("kind")))) is not None:
+            written.setdefault("metric", only)
+        elif written.get("kind") == "lm_eval" and isinstance(written.get("task"), str):
+            from morphing.benchmarks.lm_eval_bridge import completed
+
+            return completed(written)
+        if written.get("kind") == "code":
+            written.setdefault("extract", "code")
+        return written
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Benchmark":
         from morphing.benchmarks.extract import check_rule
         from morphing.benchmarks.metrics import check_metric
-        from morphing.benchmarks.prompt import check_template
 
+        for field in _REQUIRED[self.kind]:
+            if not getattr(self, field):
+                raise ValueError(f"the field {field!r} is missing: kind {self.kind} needs it")
+        for field, kinds in _ONLY_FOR.items():
+            default = type(self).model_fields[field].default
+            if self.kind not in kinds and getattr(self, field) != default:
+                allowed = ", ".join(kind for kind in _REQUIRED if kind in kinds)
+                raise ValueError(f"{field} is for kind {allowed} only, and this is {self.kind}")
+        self._check_templates()
+        self._check_shots()
         check_rule(self.extract)
-        check_metric(self.metric)
-        for field in ("prompt", "target"):
-            check_template(field, getattr(self, field))
-        for choice in self.choices or ():
-            check_template("choices", choice)
+        only = METRIC_OF.get(self.kind)
+        if only is not None and self.metric != only:
+            raise ValueError(f"kind {self.kind} has the metric {only} only")
+        if self.kind == "generation":
+            check_metric(self.metric)
         if any(not stop for stop in self.stop):
             raise ValueError("stop has an empty string")
-        if self.kind == "generation" and self.choices is not None:
-            raise ValueError("choices are for kind multiple_choice only")
-        if self.kind == "multiple_choice":
-            if len(self.choices or ()) < 2:
-                raise ValueError("kind multiple_choice needs two or more choices")
-            if self.metric != "accuracy":
-                raise ValueError("kind multiple_choice has the metric accuracy only")
+        if self.system is not None and not self.chat:
+            raise ValueError("system is a turn of a chat: set chat to true, or leave system out")
         return self
+
+    def _check_templates(self) -> None:
+        from morphing.benchmarks.prompt import check_expression, check_template
+
+        for field in ("prompt", "system", "target", "continuation", "shot", "program"):
+            if (template := getattr(self, field)) is not None:
+                check_template(field, template)
+        if isinstance(self.choices, str):
+            check_expression("choices", self.choices)
+            return
+        for choice in self.choices or ():
+            check_template("choices", choice)
+        if self.choices is not None and len(self.choices) < 2:
+            raise ValueError("kind multiple_choice needs two or more choices")
+
+    def _check_shots(self) -> None:
+        if self.few_shot and self.kind != "lm_eval" and self.few_shot_split is None:
+            raise ValueError("few_shot needs a few_shot_split, where its examples come from")
+        if self.few_shot_split in (self.split, self.holdout_split) and self.few_shot_split:
+            raise ValueError(
+                f"few_shot_split is {self.few_shot_split!r}, whose rows are scored: name a split"
+                " that is neither split nor holdout_split"
+            )
 
     @property
     def local(self) -> bool:
@@ -96,6 +181,34 @@ class Benchmark(BaseModel):
         if self.dataset.startswith(("zoo:", "/", "./", "../", "~")):
             return True
         return self.dataset.endswith(DATA_SUFFIXES) or Path(self.dataset).exists()
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """Which way its metric is better."""
+        if self.kind == "lm_eval":
+            from morphing.benchmarks.lm_eval_bridge import metric_is_lower_better
+
+            return "minimize" if metric_is_lower_better(self) else "maximize"
+        return "minimize" if self.metric in LOWER_IS_BETTER else "maximize"
+
+    @property
+    def share(self) -> bool:
+        """Whether its score is a share of 1, which is shown in percent."""
+        from morphing.benchmarks.metrics import METRICS
+
+        if self.kind == "lm_eval":
+            return self.metric.partition(",")[0].endswith(("acc", "acc_norm", "exact_match"))
+        return self.metric in METRICS or self.metric == METRIC_OF["code"]
+
+    @property
+    def contaminates(self) -> bool:
+        """Whether the search sees rows that others report scores on: it has no split of its own,
+        and the one it shares with the holdout is for evaluation, by its name. What is found by it
+        is no fair entry there."""
+        if self.holdout_split not in (None, self.split) or self.dataset.endswith(DATA_SUFFIXES):
+            return False
+        # What the harness scores is for evaluation, even where it is called train.
+        return self.kind == "lm_eval" or _PUBLIC.match(self.split) is not None
 
 
 def parse_benchmark(data: Any, where: str) -> Benchmark:
@@ -125,7 +238,7 @@ def _problem(entry: Mapping[str, Any]) -> str:
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """A declaration from a YAML file; a relative local ``dataset`` is looked for beside the file.
+    """A declaration from a YAML file, beside which a relative ``dataset`` or ``include`` may lie.
 
     Raises:
         MorphingError: the file can't be read, is no YAML or is no benchmark.
@@ -139,6 +252,8 @@ def read_benchmark(path: Path) -> Benchmark:
         line = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it can't be parsed"
         raise MorphingError(f"{path} is not valid YAML{line}: {problem}.") from error
+    if isinstance(data, dict) and (path.parent / str(data.get("include"))).is_dir():
+        data["include"] = str((path.parent / str(data["include"])).resolve())
     benchmark = parse_benchmark(data, str(path))
     beside = path.parent / benchmark.dataset
     if not benchmark.dataset.startswith("zoo:") and beside.exists():
@@ -162,9 +277,15 @@ def catalogue() -> Mapping[str, Benchmark]:
 def get_benchmark(name_or_path: str) -> Benchmark:
     """A benchmark of the catalogue by name, or of your own by the path of its YAML file.
 
+    ``lm_eval:NAME`` is the task of lm-evaluation-harness called so.
+
     Raises:
         MorphingError: no such name (near matches are given) or no valid file.
     """
+    if name_or_path.startswith(LM_EVAL):
+        from morphing.benchmarks.lm_eval_bridge import declaration
+
+        return declaration(name_or_path.removeprefix(LM_EVAL))
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return read_benchmark(path)
@@ -174,15 +295,18 @@ def get_benchmark(name_or_path: str) -> Benchmark:
     near = get_close_matches(name_or_path, known, n=3) or sorted(known)
     raise MorphingError(
         f"There is no benchmark {name_or_path!r}: choose {', '.join(near)}, or give the path of"
-        " a YAML file."
+        f" a YAML file or {LM_EVAL}<task>."
     )
 
 
 def pin_benchmark(benchmark: Benchmark, token: str | None = None) -> Benchmark:
     """The same benchmark with its data fixed: a Hub revision as a commit, a local path absolute.
 
+    Of a dataset that is a program the commit is one of the rows that the Hub converted.
+
     Raises:
-        MorphingError: unknown or gated dataset, unknown revision, missing file, no network.
+        MorphingError: unknown or gated dataset, unknown revision, missing file, no network, a
+            program without converted rows.
     """
     if benchmark.dataset.startswith("zoo:"):
         return benchmark
@@ -195,10 +319,6 @@ def pin_benchmark(benchmark: Benchmark, token: str | None = None) -> Benchmark:
         return benchmark.model_copy(update={"dataset": str(path)})
     if benchmark.revision and COMMIT.fullmatch(benchmark.revision):
         return benchmark
-    from huggingface_hub import HfApi
+    from morphing.benchmarks.hub import resolve_revision
 
-    from morphing.benchmarks.hub import hub_errors
-
-    with hub_errors(benchmark):
-        info = HfApi(token=token).dataset_info(benchmark.dataset, revision=benchmark.revision)
-    return benchmark.model_copy(update={"revision": info.sha})
+    return benchmark.model_copy(update={"revision": resolve_revision(benchmark, token)})

@@ -2,58 +2,127 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from hashlib import file_digest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from morphing.benchmarks.benchmark import COMMIT, DATA_SUFFIXES, Benchmark
+from morphing.benchmarks.benchmark import DATA_SUFFIXES, Benchmark
+from morphing.benchmarks.rows import JoinedRows, JsonLines, ParquetRows, Rows
 from morphing.errors import MorphingError
 
-if TYPE_CHECKING:
-    from datasets import Dataset
 
-
-class Rows(Protocol):
-    """Rows by index: a list of mappings or a ``datasets.Dataset``."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
-
-
-def read_rows(benchmark: Benchmark, split: str, token: str | None = None) -> "Rows":
-    """All rows of one split, in the dataset's own order.
+def read_rows(benchmark: Benchmark, split: str, token: str | None = None) -> Rows:
+    """All rows of one split, in the dataset's own order; of large Parquet read when asked for.
 
     Raises:
         MorphingError: no such dataset, config or split; no access; no network; unreadable data; no
             rows.
     """
+    if isinstance(benchmark.config, tuple):
+        parts = {
+            config: read_rows(benchmark.model_copy(update={"config": config}), split, token)
+            for config in benchmark.config
+        }
+        return JoinedRows(parts)
     if benchmark.local:
         rows = _local_rows(benchmark, split)
     else:
-        rows = _loaded_rows(benchmark, benchmark.dataset, split, token)
+        from morphing.benchmarks.hub import hub_rows
+
+        rows = hub_rows(benchmark, split, token)
     if len(rows) == 0:
         raise MorphingError(
             f"The split {split!r} of the dataset {benchmark.dataset!r} of benchmark"
-            f" {benchmark.name!r} has no rows."
+            f" {benchmark.name!r} has no rows: choose another split."
         )
     return rows
 
 
-def _local_rows(benchmark: Benchmark, split: str) -> "Rows":
+def take(benchmark: Benchmark, rows: Rows, indices: Sequence[int]) -> list[Mapping[str, Any]]:
+    """The rows at ``indices``, which may still have to be fetched.
+
+    Raises:
+        MorphingError: no network.
+    """
+    if isinstance(rows, list):
+        return [rows[index] for index in indices]
+    from morphing.benchmarks.hub import hub_errors
+
+    with hub_errors(benchmark):
+        # In the dataset's order, for neighbours come together.
+        found = {index: rows[index] for index in sorted(set(indices))}
+    return [found[index] for index in indices]
+
+
+def single_file(benchmark: Benchmark) -> bool:
+    """Whether all splits are one file's rows."""
+    return benchmark.local and _local_path(benchmark).is_file()
+
+
+def split_names(benchmark: Benchmark, token: str | None = None) -> list[str]:
+    """The splits of the benchmark's dataset and config; of a single file its own name for it.
+
+    Raises:
+        MorphingError: no such dataset or config; no access; no network.
+    """
+    if single_file(benchmark):
+        return [benchmark.split]
+    if not benchmark.local:
+        from morphing.benchmarks.hub import hub_splits
+
+        return hub_splits(benchmark, benchmark.dataset, token)
+    path = _local_path(benchmark)
+    folder = path / str(benchmark.config) if benchmark.config else path
+    found = sorted({file.stem for file in folder.glob("*") if file.suffix in DATA_SUFFIXES})
+    if found:
+        return found
+    if not path.is_dir():
+        raise _absent(benchmark)
+    from morphing.benchmarks.hub import hub_splits
+
+    return hub_splits(benchmark, str(path), token)
+
+
+def class_names(rows: Rows) -> dict[str, list[str]]:
+    """The names of classes that rows give as numbers, by column; empty where nothing is said."""
+    features = getattr(rows, "features", {})
+    return {
+        column: list(feature.names)
+        for column, feature in features.items()
+        if hasattr(feature, "names")
+    }
+
+
+def fingerprint(benchmark: Benchmark) -> str | None:
+    """``sha256:<of its bytes>`` of a dataset that is a single file, else None."""
+    if not single_file(benchmark):
+        return None
+    with _local_path(benchmark).open("rb") as file:
+        return f"sha256:{file_digest(file, 'sha256').hexdigest()}"
+
+
+def _local_rows(benchmark: Benchmark, split: str) -> Rows:
     path = _local_path(benchmark)
     if path.is_file():
         return _file_rows(path)
     # Plain files are read as they are: `datasets` would first copy them into its cache.
-    stems = [path / split] + ([path / benchmark.config / split] if benchmark.config else [])
+    stems = [path / split] + ([path / str(benchmark.config) / split] if benchmark.config else [])
     for stem in stems:
         for suffix in DATA_SUFFIXES:
             if (file := stem.with_name(stem.name + suffix)).is_file():
                 return _file_rows(file)
     if not path.is_dir():
-        raise MorphingError(
-            f"The dataset {benchmark.dataset!r} of benchmark {benchmark.name!r} does not exist."
-        )
-    return _loaded_rows(benchmark, str(path), split, None)
+        raise _absent(benchmark)
+    from morphing.benchmarks.hub import loaded_rows
+
+    return loaded_rows(benchmark, str(path), split)
+
+
+def _absent(benchmark: Benchmark) -> MorphingError:
+    return MorphingError(
+        f"The dataset {benchmark.dataset!r} of benchmark {benchmark.name!r} does not exist."
+    )
 
 
 def _local_path(benchmark: Benchmark) -> Path:
@@ -64,59 +133,28 @@ def _local_path(benchmark: Benchmark) -> Path:
     return Path(benchmark.dataset).expanduser()
 
 
-def _file_rows(file: Path) -> list[Mapping[str, Any]]:
+def _file_rows(file: Path) -> Rows:
     try:
-        if file.suffix == ".jsonl":
-            with file.open(encoding="utf-8") as lines:
-                return [json.loads(line) for line in lines if line.strip()]
-        if file.suffix == ".csv":
-            with file.open(encoding="utf-8", newline="") as lines:
-                return list(csv.DictReader(lines))
-        if file.suffix == ".parquet":
-            import pyarrow.parquet  # type: ignore[import-untyped]
-
-            return pyarrow.parquet.read_table(file).to_pylist()
+        match file.suffix:
+            case ".jsonl":
+                return JsonLines(file)
+            case ".json":
+                return _json_rows(file)
+            case ".csv":
+                with file.open(encoding="utf-8", newline="") as lines:
+                    return list(csv.DictReader(lines))
+            case ".parquet":
+                return ParquetRows([lambda: file])
     except (OSError, ValueError) as error:
         raise MorphingError(f"The data file {file} can't be read: {error}.") from error
     raise MorphingError(f"The data file {file} is none of {', '.join(DATA_SUFFIXES)}.")
 
 
-def _loaded_rows(benchmark: Benchmark, path: str, split: str, token: str | None) -> "Dataset":
-    import datasets
-
-    from morphing.benchmarks.hub import hub_errors
-
-    where: dict[str, Any] = {"revision": benchmark.revision, "token": token}
-    with hub_errors(benchmark):
-        try:
-            rows = datasets.load_dataset(path, benchmark.config, split=split, **where)
-        except ValueError as error:
-            # An unknown config or split: say which there are.
-            configs = datasets.get_dataset_config_names(path, **where)
-            what = f"The dataset {benchmark.dataset!r} of benchmark {benchmark.name!r}"
-            if benchmark.config not in configs and (benchmark.config or len(configs) > 1):
-                named = f"no config {benchmark.config!r}" if benchmark.config else "several configs"
-                raise MorphingError(
-                    f"{what} has {named}: choose one of {', '.join(configs)}."
-                ) from error
-            splits = datasets.get_dataset_split_names(path, benchmark.config, **where)
-            if split not in splits:
-                raise MorphingError(
-                    f"{what} has no split {split!r}: choose one of {', '.join(splits)}."
-                ) from error
-            raise MorphingError(f"{what} can't be read: {error}.") from error
-    _check_revision(benchmark, rows)
-    return rows
-
-
-def _check_revision(benchmark: Benchmark, rows: "Dataset") -> None:
-    # Without a network `datasets` takes whichever revision is in its cache, in a folder named so.
-    for file in rows.cache_files:
-        cached = Path(file["filename"]).parent.name
-        pinned = benchmark.revision or ""
-        if COMMIT.fullmatch(cached) and COMMIT.fullmatch(pinned) and cached != pinned:
-            raise MorphingError(
-                f"The Hub can't be reached for the dataset {benchmark.dataset!r} of benchmark"
-                f" {benchmark.name!r}, and its copy here is of another revision than {pinned}:"
-                " check the network."
-            )
+def _json_rows(file: Path) -> Rows:
+    data = json.loads(file.read_text(encoding="utf-8"))
+    # Many files wrap their rows: {"data": [...]}.
+    if isinstance(data, dict) and len(data) == 1:
+        data = next(iter(data.values()))
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        raise ValueError("it is no list of objects")
+    return data

@@ -1,7 +1,8 @@
-"""From texts to batches of tokens that fit a model's context and memory."""
+"""From texts to tokens that fit a model's context."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
@@ -9,17 +10,18 @@ from morphing.errors import MorphingError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# What a batch's activations and cache may take. A constant: were it read from the machine, scores
-# in half precision could differ between machines by a rounding of differently padded batches.
-BATCH_BYTES = 2**30
-MAX_BATCH = 128
-
 
 @dataclass(frozen=True)
-class Encoded:
-    """Token ids of one text; ``truncated`` if its beginning was cut to fit the context."""
+class Request:
+    """Token ids of a text, the last ``answer`` of which a model is asked for.
+
+    They may be given, to say how likely they are, or not yet there, to be generated: then
+    ``answer`` is 0 and all of it is the prompt. ``truncated`` if its beginning was cut to fit the
+    context.
+    """
 
     ids: tuple[int, ...]
+    answer: int = 0
     truncated: bool = False
 
 
@@ -27,24 +29,85 @@ def encode(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], add_special_tokens: bool
 ) -> list[list[int]]:
     """Token ids of each text, ready to be continued: no end token, never empty."""
+    if not texts:
+        return []
     rows = tokenizer(list(texts), add_special_tokens=add_special_tokens)["input_ids"]
     end = tokenizer.eos_token_id
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
     for ids in rows:
         # Some tokenizers close every text; an answer must not come after the end.
         if add_special_tokens and len(ids) > 1 and ids[-1] == end:
             ids.pop()
         if not ids:
-            ids.append(0 if start is None else start)
+            ids.append(_start(tokenizer))
     return rows
 
 
-def truncate(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], room: int | None) -> Encoded:
-    """The last ``room`` tokens, where a prompt's question stands, after its first-of-all token."""
-    if room is None or len(ids) <= room:
-        return Encoded(tuple(ids))
-    start = tuple(ids[:1]) if room > 1 and ids[0] == tokenizer.bos_token_id else ()
-    return Encoded((*start, *ids[len(ids) - room + len(start) :]), truncated=True)
+def _start(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """What stands before a text that nothing is before."""
+    known = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return next((token for token in known if token is not None), 0)
+
+
+def prompts(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], add_special_tokens: bool
+) -> list[Request]:
+    """Texts to be continued."""
+    return [Request(tuple(ids)) for ids in encode(tokenizer, texts, add_special_tokens)]
+
+
+def continuations(
+    tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[tuple[str, str]], add_special_tokens: bool
+) -> list[Request]:
+    """(context, continuation) as requests for the continuation.
+
+    The two are encoded together. A token that spans the end of the context is the continuation's.
+    """
+    texts = list(dict.fromkeys(context for context, _ in pairs))
+    alone = dict(zip(texts, encode(tokenizer, texts, add_special_tokens), strict=True))
+    wholes = encode(tokenizer, ["".join(pair) for pair in pairs], add_special_tokens)
+    made = []
+    for (context, _), whole in zip(pairs, wholes, strict=True):
+        if not context and whole[0] != alone[context][0]:
+            # One token must come before the continuation for anything to predict it.
+            whole.insert(0, alone[context][0])
+        same = (a == b for a, b in zip(alone[context], whole[:-1], strict=False))
+        shared = max(1, sum(1 for _ in takewhile(bool, same)))
+        made.append(Request(tuple(whole), len(whole) - shared))
+    return made
+
+
+def fit(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    requests: Sequence[Request],
+    new_tokens: int = 0,
+) -> list[Request]:
+    """The requests, the long ones without their beginning, so that the context holds them.
+
+    ``new_tokens`` are to be generated after each. What is kept is the end of a prompt, where its
+    question stands, after the token that begins every text.
+
+    Raises:
+        MorphingError: the answer alone fills the context.
+    """
+    fitting = []
+    for request in requests:
+        context = context_length(model, request.answer or new_tokens)
+        if context is None:
+            fitting.append(request)
+            continue
+        # A given answer's last token is not read.
+        room = context - new_tokens + (1 if request.answer else 0)
+        fitting.append(_cut(tokenizer, request, room))
+    return fitting
+
+
+def _cut(tokenizer: "PreTrainedTokenizerBase", request: Request, room: int) -> Request:
+    ids = request.ids
+    if len(ids) <= room:
+        return request
+    start = ids[:1] if room > request.answer + 1 and ids[0] == tokenizer.bos_token_id else ()
+    return Request((*start, *ids[len(ids) - room + len(start) :]), request.answer, truncated=True)
 
 
 def context_length(model: "PreTrainedModel", answer_tokens: int) -> int | None:
@@ -62,29 +125,7 @@ def context_length(model: "PreTrainedModel", answer_tokens: int) -> int | None:
     return context
 
 
-def default_batch_size(model: "PreTrainedModel", length: int) -> int:
-    """Rows of ``length`` tokens to run at once: as many as ``BATCH_BYTES`` hold, at most 128.
-
-    Counts the key-value cache in full and one layer's widest activations, from the configuration
-    alone, so the same model always gets the same batches.
-    """
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None) or 1
-    hidden = config.hidden_size
-    head = getattr(config, "head_dim", None) or hidden // heads
-    cached = (
-        2
-        * config.num_hidden_layers
-        * head
-        * (getattr(config, "num_key_value_heads", None) or heads)
-    )
-    active = 4 * hidden + 3 * (getattr(config, "intermediate_size", None) or 4 * hidden)
-    row = length * (cached + active) * model.dtype.itemsize + 4 * config.vocab_size * 2
-    return max(1, min(MAX_BATCH, BATCH_BYTES // row))
-
-
-def batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in groups of ``size``, the longest first: little padding, and memory's peak early."""
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def by_length(lengths: Sequence[int]) -> list[int]:
+    """Indices, the longest first: batches of neighbours are padded little, and memory's peak comes
+    early."""
+    return sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))

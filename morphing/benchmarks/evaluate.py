@@ -6,18 +6,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.extract import extract_answer
 from morphing.benchmarks.load import Sample
 from morphing.benchmarks.metrics import get_metric
-from morphing.benchmarks.prompt import model_text
 from morphing.devices import suitable_threads
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from morphing.benchmarks.encode import Request
 
 Progress = Callable[[int, int], None]
 """(samples done, samples in all)"""
@@ -28,9 +28,9 @@ class Output:
     """What a model made of one sample.
 
     ``prompt`` is the sample's, before any chat template. ``text`` is what was generated, or each
-    choice's log-likelihood; ``answer`` and ``target`` are what the metric compared (of a multiple
-    choice, the choices chosen and right). ``tokens`` are those generated, with the end token; 0 of
-    a multiple choice.
+    choice's log-likelihood, or what a text cost; ``answer`` and ``target`` are what the metric
+    compared (of a multiple choice, the choices chosen and right; of perplexity, the bits per byte
+    and the text). ``tokens`` are those generated, with the end token; 0 where none are.
     """
 
     id: str
@@ -49,7 +49,7 @@ class Score:
     ``stderr`` is the standard error of that mean from the samples' own spread, with n - 1 (for
     right and wrong answers sqrt(p (1 - p) / (n - 1))), and 0 for a single sample. ``truncated``
     counts samples whose prompt's beginning was cut to fit the model's context. ``tokens`` is the
-    mean number of generated tokens, None of a multiple choice; ``seconds`` is how long scoring
+    mean number of generated tokens, None where none are; ``seconds`` is how long scoring
     took, prompts read included and the time spent in ``progress`` (a pause) not.
     """
 
@@ -83,11 +83,37 @@ class Score:
         )
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Samples of a benchmark as one tokenizer's tokens, to score any number of models on.
+
+    ``requests`` are those of each sample.
+    """
+
+    benchmark: Benchmark
+    samples: tuple[Sample, ...]
+    requests: tuple[tuple[Request, ...], ...]
+
+
+def prepare(
+    tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, samples: Sequence[Sample]
+) -> Prepared:
+    """Tokenize ``samples``, which does not depend on a model's weights.
+
+    Raises:
+        MorphingError: no samples, or a chat template that fails.
+    """
+    if not samples:
+        raise MorphingError(f"Benchmark {benchmark.name!r} has no samples to evaluate.")
+    made = _kind(benchmark).requests(tokenizer, benchmark, samples)
+    return Prepared(benchmark, tuple(samples), tuple(map(tuple, made)))
+
+
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     benchmark: Benchmark,
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | Prepared,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Score:
@@ -96,18 +122,15 @@ def evaluate(
     Greedy and deterministic: the same weights, samples and batch size give the same score exactly
     (on one kind of device). Other samples beside them make other batches, and by the rounding of
     sums in these a close call between two tokens may go the other way; so samples scored in two
-    parts need not have the answers of the whole. The batch size is chosen from the model's
-    configuration where it isn't given. ``progress`` is called after every batch. The model is put
-    in evaluation mode.
+    parts need not have the answers of the whole. The batch size, in rows, is chosen from the
+    model's configuration where it isn't given, and halved where memory runs out. ``progress`` is
+    called whenever samples are done. The model is put in evaluation mode.
 
     Raises:
-        MorphingError: no samples, answers longer than the model's context, a metric of the
-            evaluate library that can't be loaded.
+        MorphingError: no samples, answers longer than the model's context, a chat template that
+            fails, a metric of the evaluate library that can't be loaded, code that may not run, not
+            enough memory for a single sample.
     """
-    if not samples:
-        raise MorphingError(f"Benchmark {benchmark.name!r} has no samples to evaluate.")
-    generated = benchmark.kind != "multiple_choice"
-    run = _generation if generated else _multiple_choice
     model.eval()
     start, aside = time.perf_counter(), 0.0
 
@@ -118,95 +141,26 @@ def evaluate(
             progress(done, total)
             aside += time.perf_counter() - began
 
+    if benchmark.kind == "generation":
+        get_metric(benchmark.metric)  # one that can't be had is better known before than after
+    elif benchmark.kind == "code":
+        from morphing.benchmarks.sandbox import require_code
+
+        require_code(benchmark.name)
+    if not isinstance(samples, Prepared):
+        samples = prepare(tokenizer, benchmark, samples)
     with suitable_threads(model.num_parameters(), model.device):
-        outputs, truncated = run(model, tokenizer, benchmark, samples, batch_size, report)
+        kind = _kind(benchmark)
+        outputs, truncated = kind.score(model, tokenizer, samples, batch_size, report)
     seconds = time.perf_counter() - start - aside
+    # A task of lm-eval may be of any kind.
+    generated = benchmark.kind in ("generation", "code") or any(each.tokens for each in outputs)
     return Score.of(outputs, truncated, seconds, generated=generated)
 
 
-def _generation(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    benchmark: Benchmark,
-    samples: Sequence[Sample],
-    batch_size: int | None,
-    progress: Progress,
-) -> tuple[list[Output], int]:
-    from morphing.benchmarks.encode import (
-        batches,
-        context_length,
-        default_batch_size,
-        encode,
-        truncate,
-    )
-    from morphing.benchmarks.generate import generate
+def _kind(benchmark: Benchmark) -> Any:
+    """The module that scores benchmarks of this kind: its ``requests`` and its ``score``."""
+    from morphing.benchmarks import choice, generation, lm_eval_bridge, perplexity
 
-    metric = get_metric(benchmark.metric)
-    asked = [model_text(sample.prompt, tokenizer, benchmark.chat) for sample in samples]
-    limit = benchmark.max_new_tokens
-    context = context_length(model, limit)
-    room = None if context is None else context - limit
-    rows = encode(tokenizer, [text for text, _ in asked], add_special_tokens=asked[0][1])
-    prompts = [truncate(tokenizer, row, room) for row in rows]
-    lengths = [len(prompt.ids) for prompt in prompts]
-    size = batch_size or default_batch_size(model, max(lengths) + limit)
-    written = generate(
-        model,
-        tokenizer,
-        prompts,
-        batches(lengths, size),
-        limit,
-        benchmark.stop,
-        lambda done: progress(done, len(samples)),
-    )
-    outputs = []
-    for sample, (text, tokens) in zip(samples, written, strict=True):
-        answer = extract_answer(benchmark.extract, text, benchmark.language)
-        target = str(sample.target)
-        score = metric(answer, target)
-        outputs.append(Output(sample.id, sample.prompt, text, answer, target, score, tokens))
-    return outputs, sum(prompt.truncated for prompt in prompts)
-
-
-def _multiple_choice(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    benchmark: Benchmark,
-    samples: Sequence[Sample],
-    batch_size: int | None,
-    progress: Progress,
-) -> tuple[list[Output], int]:
-    from morphing.benchmarks.likelihood import log_likelihoods
-
-    asked = [model_text(sample.prompt, tokenizer, benchmark.chat) for sample in samples]
-    pairs = [
-        (text, choice)
-        for sample, (text, _) in zip(samples, asked, strict=True)
-        for choice in sample.choices
-    ]
-    likelihoods = log_likelihoods(
-        model,
-        tokenizer,
-        pairs,
-        asked[0][1],
-        batch_size,
-        lambda share: progress(int(share * len(samples)), len(samples)),
-    )
-    outputs, truncated = [], 0
-    remaining = iter(likelihoods)
-    for sample in samples:
-        mine = [next(remaining) for _ in sample.choices]
-        values = [each.logprob / (each.tokens if benchmark.normalize else 1) for each in mine]
-        text = " ".join(
-            f"{choice.strip()}={value:.4f}"
-            for choice, value in zip(sample.choices, values, strict=True)
-        )
-        # A merge may be broken enough to give NaN: then it has chosen nothing.
-        broken = any(math.isnan(value) for value in values)
-        chosen = -1 if broken else values.index(max(values))
-        answer = "" if broken else sample.choices[chosen].strip()
-        right = sample.choices[int(sample.target)].strip()
-        score = float(chosen == int(sample.target))
-        outputs.append(Output(sample.id, sample.prompt, text, answer, right, score))
-        truncated += any(each.truncated for each in mine)
-    return outputs, truncated
+    modules = {"multiple_choice": choice, "perplexity": perplexity, "lm_eval": lm_eval_bridge}
+    return modules.get(benchmark.kind, generation)

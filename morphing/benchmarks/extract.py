@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-RULES = ("strip", "first_line", "last_number")
+RULES = ("strip", "first_line", "last_number", "boxed", "code")
 REGEX = "regex:"
 
 # Languages that write 1.234,5 where English writes 1,234.5.
@@ -30,6 +30,9 @@ def _number_pattern(decimal: str, thousands: str) -> re.Pattern[str]:
 _POINT = _number_pattern(r".", "," + _SPACES)
 _COMMA = _number_pattern(r".,", ".," + _SPACES)
 
+_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*(?P<brace>\{)|\s+)")
+_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(?P<code>.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+
 
 def check_rule(rule: str) -> None:
     """Raise ValueError where ``rule`` is no extraction rule."""
@@ -53,6 +56,10 @@ def extract_answer(rule: str, text: str, language: str | None = None) -> str:
         return text.strip().partition("\n")[0].rstrip()
     if rule == "last_number":
         return last_number(text, language)
+    if rule == "boxed":
+        return last_boxed(text)
+    if rule == "code":
+        return code_block(text)
     matches = list(re.finditer(rule.removeprefix(REGEX), text))
     if not matches:
         return ""
@@ -78,3 +85,34 @@ def last_number(text: str, language: str | None = None) -> str:
         return "0"
     plain = f"{value:f}".rstrip("0").rstrip(".")
     return f"-{plain}" if found["sign"] else plain
+
+
+def last_boxed(text: str) -> str:
+    r"""What the last ``\boxed{...}`` in ``text`` holds, braces inside it too; empty if none.
+
+    ``\fbox`` counts, and ``\boxed 7`` without braces holds what comes up to a space or a dollar. A
+    box that is never closed, of a text that was cut short, counts as none.
+    """
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        return ""
+    found = boxes[-1]
+    rest = text[found.end() :]
+    if not found["brace"]:
+        return re.split(r"[\s$]", rest, maxsplit=1)[0].rstrip(".")
+    depth = 1
+    for at, character in enumerate(rest):
+        escaped = at > 0 and rest[at - 1] == "\\"
+        depth += {"{": 1, "}": -1}.get(character, 0) * (not escaped)
+        if depth == 0:
+            return rest[:at].strip()
+    return ""
+
+
+def code_block(text: str) -> str:
+    """The first fenced block of ``text``, to its end where it is not closed; or all of the text.
+
+    Lines keep their indentation: a completion of a function's body begins with some.
+    """
+    found = _FENCED.search(text)
+    return found["code"] if found else text

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
-from functools import cache
+from difflib import get_close_matches
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from morphing.benchmarks.mathematics import same_answer
+from morphing.benchmarks.similarity import ROUGE, bleu, chrf, f1, rouge
 from morphing.errors import MorphingError
 
 Metric = Callable[[str, str], float]
-"""(answer, target) -> score, the higher the better; 0 or 1 for the accuracy-like ones."""
+"""(answer, target) -> score, the higher the better; 0 or 1 for the accuracy-like ones, and between
+0 and 1 for the others of ours."""
 
 EVALUATE = "evaluate:"
 
@@ -33,6 +37,21 @@ METRICS: dict[str, Metric] = {
     "accuracy": _equal,
     "exact_match": _equal,
     "numeric": _equal_numbers,
+    "math": same_answer,
+    "f1": f1,
+    **{kind: partial(rouge, kind) for kind in ROUGE},
+    "bleu": bleu,
+    "chrf": chrf,
+}
+
+# What the evaluate library computes with a module from the Hub, by the libraries behind it.
+_NATIVE = {
+    **{f"rouge#{kind}": kind for kind in ROUGE},
+    "rouge": "rougeL",
+    **dict.fromkeys(("bleu", "bleu#bleu", "sacrebleu", "sacrebleu#score"), "bleu"),
+    **dict.fromkeys(("chrf", "chrf#score"), "chrf"),
+    **{name: name for name in ("exact_match", "accuracy", "f1")},
+    **{f"{name}#{name}": name for name in ("exact_match", "accuracy", "f1")},
 }
 
 
@@ -41,8 +60,11 @@ def check_metric(name: str) -> None:
     if name in METRICS:
         return
     if not name.startswith(EVALUATE):
+        near = get_close_matches(name, METRICS, n=1)
+        hint = f"did you mean {near[0]!r}? else " if near else ""
         raise ValueError(
-            f"unknown metric {name!r} (choose {', '.join(METRICS)} or evaluate:<name or folder>)"
+            f"unknown metric {name!r} ({hint}choose {', '.join(METRICS)} or"
+            " evaluate:<name or folder>)"
         )
     target = name.removeprefix(EVALUATE).partition("#")[0]
     if "/" in target and not target.startswith(("/", "./", "../")):
@@ -52,18 +74,23 @@ def check_metric(name: str) -> None:
         )
 
 
-def get_metric(name: str) -> Metric:
-    """The metric ``name``.
+def get_metric(name: str, language: str | None = None) -> Metric:
+    """The metric ``name`` for answers in ``language`` (BCP 47), which BLEU's words depend on.
 
     ``evaluate:<name or folder>`` is a module of the evaluate library: one of its own, fetched from
-    the Hub once, or a local folder. It is computed sample by sample, so the score is the mean over
-    samples also where the library's own figure over a corpus differs (BLEU, F1).
+    the Hub once, or a local folder. Where the metric is one of ours too (rouge, bleu, sacrebleu,
+    chrf, exact_match, accuracy, f1) ours is taken, which needs no network; ours are shares, where
+    evaluate gives percents (sacrebleu, chrf). It is computed sample by sample, so the score is the
+    mean over samples also where the library's own figure over a corpus differs (BLEU).
     ``evaluate:rouge#rougeL`` names the result to take where there are several.
 
     Raises:
         MorphingError: an evaluate module that can't be loaded, or whose result isn't there.
     """
-    return METRICS[name] if name in METRICS else _evaluate_metric(name)
+    own = _NATIVE.get(name.removeprefix(EVALUATE)) if name.startswith(EVALUATE) else name
+    if own == "bleu":
+        return partial(bleu, language=language)
+    return METRICS[own] if own is not None else _evaluate_metric(name)
 
 
 @cache

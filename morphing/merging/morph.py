@@ -17,7 +17,7 @@ from morphing.merging.output import Output, build_model
 from morphing.merging.recipe import Recipe
 from morphing.merging.segments import STAGED_ROWS, Segment
 from morphing.merging.workers import Workers
-from morphing.sources.checkpoint import load_model
+from morphing.sources.checkpoint import load_model, load_tokenizer
 from morphing.sources.source import Inspection, Source
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Morpher:
         weights = models[base.name].weights
         workers = Workers(worker_count(sum(map(math.prod, _shapes(models[base.name]))), device))
         model = load_model(base, dtype)
-        tokenizer = _load_tokenizer(base)
+        tokenizer = load_tokenizer(base)
         # The order that merging goes in is any recipe's for these models, for example this one's.
         alone = Recipe({"merge_method": "passthrough", "models": [{"model": base.name}]})
         planner = Engine(models, {}, device, workers, compiled=False)
@@ -171,7 +171,7 @@ class Morpher:
         if all(known.get(name, shape) == shape for name, shape in shapes.items()):
             return self._base_tokenizer
         donor = self.engine.models[output.plan.donor]
-        return _load_tokenizer(replace(donor.source, folder=donor.tokenizer_folder))
+        return load_tokenizer(replace(donor.source, folder=donor.tokenizer_folder))
 
 
 def required_memory(
@@ -240,13 +240,3 @@ def _converted(base: Source, model: "PreTrainedModel") -> MorphingError:
         " renames as it loads: this version cannot morph that architecture, but"
         " `morphing merge RECIPE.yaml OUT` can merge it."
     )
-
-
-def _load_tokenizer(base: Source):  # type: ignore[no-untyped-def]  # transformers has no common type
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise MorphingError(f"The base {base.name} has no usable tokenizer: {reason}") from error

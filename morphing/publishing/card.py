@@ -78,6 +78,7 @@ def eval_results(facts: CardFacts) -> dict[str, str]:
             notes=(
                 f"{line.metric} of Morphing's benchmark {one_line(line.benchmark)}: holdout of"
                 f" split {line.split}, n={line.n}, {_error(line)}"
+                + ("; the search chose by the other half of that split" * line.contaminated)
             ),
         )
         name = re.sub(r"[^A-Za-z0-9_-]", "-", line.benchmark)
@@ -171,12 +172,26 @@ def _scores(facts: CardFacts) -> str:
             "**Search split**: the search chose this merge by these scores, so for the merge they"
             " are optimistic.\n\n" + _table(facts, facts.search, facts.reference_search)
         )
+    if told := _contamination((*facts.holdout, *facts.search)):
+        parts.append(told)
     parts.append(
         "Each number is the mean over n samples, with its 95 % interval from a bootstrap over"
         " samples [in brackets] or ± its standard error; accuracies are shares of right answers in"
         " percent."
     )
     return "\n\n".join(parts)
+
+
+def _contamination(lines: Iterable[ScoreLine]) -> str:
+    seen = {line.benchmark: line for line in lines if line.contaminated}
+    if not seen:
+        return ""
+    named = ", ".join(f"{escape(line.title)} ({code(line.split)})" for line in seen.values())
+    return (
+        f"**Contamination**: the search had no split of its own for {named}: it chose by one half,"
+        " and the holdout is the other. Scores there are no fair entry in rankings on the whole"
+        " split."
+    )
 
 
 def _standing(standing: Standing) -> str:
@@ -207,10 +222,7 @@ def _table(
 def _cell(line: ScoreLine | None) -> str:
     if line is None:
         return "–"
-    if line.metric.startswith("evaluate:"):  # of any scale
-        scale, digits, error = 1, ".4g", ".2g"
-    else:
-        scale, digits, error = 100, ".1f", ".1f"
+    scale, digits, error = (100, ".1f", ".1f") if line.share else (1, ".4g", ".2g")
     value = f"{scale * line.value:{digits}}"
     if line.interval is None:
         return f"{value} ± {scale * line.stderr:{error}}"

@@ -11,7 +11,9 @@ from morphing.merging.recipe import Recipe
 class ScoreLine:
     """One score: the mean ``value`` over ``n`` samples of a dataset's ``split``.
 
-    ``interval`` is its 95 % bootstrap interval over samples, where it is known.
+    ``interval`` is its 95 % bootstrap interval over samples, where it is known. ``share`` says that
+    it is a share of 1; ``contaminated`` that the split is one for evaluation and the search saw
+    half of it.
     """
 
     benchmark: str
@@ -25,6 +27,8 @@ class ScoreLine:
     n: int
     stderr: float
     interval: tuple[float, float] | None = None
+    share: bool = True
+    contaminated: bool = False
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,8 @@ def _lines(
                     n=result.n,
                     stderr=result.stderr,
                     interval=(interval.low, interval.high) if interval else None,
+                    share=benchmark.share,
+                    contaminated=use.objective and benchmark.contaminates,
                 )
             )
     return tuple(lines)
@@ -190,9 +192,10 @@ def _references(
 
 def _objectives(run: Run, trial: Trial, scales: Scales | None) -> tuple[ObjectiveLine, ...]:
     spec = run.spec
+    shares = {use.declaration.name: use.declaration.share for use in spec.benchmarks}
     lines = []
     for i, (name, direction) in enumerate(zip(spec.objectives, spec.directions, strict=True)):
-        shown = partial(shown_value, name)
+        shown = partial(shown_value, name) if shares.get(name, True) else "{:.4f}".format
         ends = (shown(scales.reference[i]), shown(scales.ideal[i])) if scales else ()
         lines.append(ObjectiveLine(name, direction, shown(trial.values[i]), *ends))
     return tuple(lines)

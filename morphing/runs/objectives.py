@@ -137,7 +137,7 @@ def variances(spec: RunSpec, scores: Mapping[str, Score]) -> tuple[float, ...]:
     """The known variance of each objective's value, (m,), natural units squared.
 
     A mean's is its samples' variance over their number, which is p(1 − p)/n for right and wrong
-    answers; a score's is never taken for less than it were if one answer of n differed, since 16
+    answers; theirs is never taken for less than it were if one answer of n differed, since 16
     right of 16 are no certainty. 0 for exact measures, and for throughput, whose variance nobody
     knows.
     """
@@ -145,8 +145,9 @@ def variances(spec: RunSpec, scores: Mapping[str, Score]) -> tuple[float, ...]:
     for name in spec.objectives:
         if name in scores:
             score = scores[name]
-            floor = (score.n - 1) / score.n**2
-            found.append(max(_spread(o.score for o in score.outputs), floor) / score.n)
+            each = [output.score for output in score.outputs]
+            floor = (score.n - 1) / score.n**2 if set(each) <= {0.0, 1.0} else 0.0
+            found.append(max(_spread(each), floor) / score.n)
         elif name == TOKENS:
             lengths = [o.tokens for s in scores.values() if s.tokens is not None for o in s.outputs]
             found.append(_spread(lengths) / max(len(lengths), 1))

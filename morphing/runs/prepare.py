@@ -27,16 +27,21 @@ def prepare(spec: RunSpec, token: str | None = None) -> RunSpec:
 
     Raises:
         MorphingError: an unknown or gated id, sources that do not fit, too little memory, a search
-            space or a seed that cannot be, a benchmark that does not fit its dataset.
+            space or a seed that cannot be, a benchmark that does not fit its dataset or runs code
+            where that is not allowed or not safe.
     """
     import torch
 
     from morphing.benchmarks.benchmark import pin_benchmark
     from morphing.benchmarks.load import load_samples
+    from morphing.benchmarks.sandbox import require_code
     from morphing.merging.morph import required_memory
     from morphing.sources.compatibility import check
     from morphing.sources.source import inspect, pin
 
+    for use in spec.benchmarks:
+        if use.declaration.kind == "code":
+            require_code(use.declaration.name)
     device = resolve_device(spec.device)
     base = inspect(pin(spec.base, token), token)
     sources = [inspect(pin(name, token), token) for name in spec.sources]

@@ -49,7 +49,8 @@ class BenchmarkUse(_Model):
     holdout: Annotated[int, Field(ge=1)] = 500
     objective: bool = True
     """False: scored on the holdout only, for the report; the search never sees it."""
-    direction: Direction = "maximize"
+    direction: Direction | None = None
+    """By default the metric's own: lower is better for bits per byte, higher for most."""
     reference: float | None = None
     """The score hypervolume counts from; by default a little below the worst of the sources."""
 
@@ -228,7 +229,8 @@ class RunSpec(_Model):
     def directions(self) -> tuple[Direction, ...]:
         """Which way each objective is better."""
         measures = (use.direction or MEASURES[use.measure] for use in self.measures)
-        return (*(use.direction for use in self.tasks), *measures)
+        tasks = (use.direction or use.declaration.direction for use in self.tasks)
+        return (*tasks, *measures)
 
     @property
     def tasks(self) -> tuple[BenchmarkUse, ...]:

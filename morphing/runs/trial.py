@@ -118,7 +118,8 @@ def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:
 def read_outputs(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The inverse of :func:`write_outputs`, as plain rows by benchmark."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+    # Not splitlines: it cuts at separators that a model may write and JSON leaves as they are.
+    for line in filter(None, gzip.decompress(path.read_bytes()).decode().split("\n")):
         row = json.loads(line)
         rows.setdefault(row.pop("benchmark"), []).append(row)
     return rows

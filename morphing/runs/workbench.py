@@ -26,7 +26,7 @@ from morphing.runs.trial import Result, write_atomically
 from morphing.search.space import SearchSpace
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.evaluate import Score
+    from morphing.benchmarks.evaluate import Prepared, Score
     from morphing.benchmarks.load import Sample
     from morphing.merging.lora import AdapterReport
 
@@ -83,6 +83,7 @@ class Workbench:
         self._token = token
         # One load a benchmark and split: datasets read and split them anew each time.
         self._samples = cache(self._load_samples)
+        self._tokens: dict[tuple[str, Part, Piece], tuple[object, Prepared]] = {}
         self._load(progress)
 
     def _load(self, progress: Progress) -> None:
@@ -114,17 +115,17 @@ class Workbench:
         self._load(progress)
 
     def _load_samples(self, use: BenchmarkUse, part: Part) -> list[Sample]:
-        from morphing.benchmarks.load import Sample, load_samples
+        from morphing.benchmarks.load import Draw, load_samples
 
         # Kept in the run: it goes on without the Hub, and on the same samples whatever happens.
         benchmark = use.declaration
         path = self.run.folder / "samples" / part / f"{benchmark.name}.json"
-        samples = TypeAdapter(list[Sample])
+        draw = TypeAdapter(Draw)
         if path.exists():
-            return samples.validate_json(path.read_bytes())
+            return list(draw.validate_json(path.read_bytes()).samples)
         count = use.samples if part == "search" else use.holdout
         loaded = load_samples(benchmark, part, count, token=self._token)
-        write_atomically(path, samples.dump_json(loaded))
+        write_atomically(path, draw.dump_json(Draw.of(benchmark, part, loaded)))
         return loaded
 
     def morph(self, recipe: Recipe) -> float:
@@ -186,19 +187,35 @@ class Workbench:
             return join(first, rest)
         scores = {}
         for use in spec.tasks if part == "search" else spec.benchmarks:
-            benchmark, samples = use.declaration, self._samples(use, part)
-            cut = first_part(len(samples))
-            chosen = {"all": samples, "first": samples[:cut], "rest": samples[cut:]}[piece]
-            if chosen:
-                scores[benchmark.name] = evaluate(
+            prepared = self._prepared(use, part, piece)
+            if prepared is not None:
+                name = use.declaration.name
+                scores[name] = evaluate(
                     self.morpher.model,
                     self.morpher.tokenizer,
-                    benchmark,
-                    chosen,
+                    use.declaration,
+                    prepared,
                     batch_size=spec.batch_size,
-                    progress=partial(progress, benchmark.name),
+                    progress=partial(progress, name),
                 )
         return scores
+
+    def _prepared(self, use: BenchmarkUse, part: Part, piece: Piece) -> Prepared | None:
+        """The samples as the tokenizer's tokens, made once; None where there are none."""
+        from morphing.benchmarks.evaluate import prepare
+
+        tokenizer, key = self.morpher.tokenizer, (use.declaration.name, part, piece)
+        known = self._tokens.get(key)
+        if known is not None and known[0] is tokenizer:
+            return known[1]
+        samples = self._samples(use, part)
+        cut = first_part(len(samples))
+        chosen = {"all": samples, "first": samples[:cut], "rest": samples[cut:]}[piece]
+        if not chosen:
+            return None
+        prepared = prepare(tokenizer, use.declaration, chosen)
+        self._tokens[key] = (tokenizer, prepared)
+        return prepared
 
     def sample_count(self, benchmark: str) -> int:
         """How many samples of the search split an objective has."""
@@ -264,12 +281,17 @@ def _megabytes(progress: Callable[[int, int], None], done: int, total: int) -> N
 
 
 def alone(name: str, spec: RunSpec) -> Recipe:
-    """The recipe that is one model as it is."""
+    """The recipe that is one model of a run as it is."""
+    return unmerged(name, spec.dtype)
+
+
+def unmerged(name: str, dtype: str) -> Recipe:
+    """The recipe that is one model as it is, in ``dtype``."""
     config: dict[str, Any] = {
         "merge_method": "linear",
         "models": [{"model": name, "parameters": {"weight": 1.0}}],
         "dtype": "float32",
-        "out_dtype": spec.dtype,
+        "out_dtype": dtype,
     }
     return Recipe(config)
 

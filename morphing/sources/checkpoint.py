@@ -1,7 +1,7 @@
 """Models as transformers and peft load them: whole, and adapters merged in memory."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,6 +34,21 @@ def load_model(source: Source, dtype: torch.dtype) -> "PreTrainedModel":
             f"transformers cannot load {source.name} as a causal language model: {reason}"
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(source: Source) -> Any:  # transformers has no type for all of them
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        MorphingError: there is none that transformers loads without running code.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MorphingError(f"{source.name} has no usable tokenizer: {reason}") from error
 
 
 def load_adapted(

@@ -28,6 +28,7 @@ _BRAND = """<a class="m-brand" href="./" aria-label="Morphing, start page">
 <circle cx="21" cy="12" r="8"/><circle cx="16" cy="20.5" r="8"/></svg>
 <span><strong>Morphing</strong><small>The best merges between your models, side by side.</small>
 </span></a>"""
+_LARGEST_UPLOAD = "256mb"
 _KEEP_ADDRESS = """(name) => {
   const url = new URL(window.location);
   if (name) url.searchParams.set("run", name); else url.searchParams.delete("run");
@@ -170,5 +171,6 @@ def launch(port: int | None = None) -> None:
         run_history=False,
         enable_monitoring=False,
         share=False,
+        max_file_size=_LARGEST_UPLOAD,
         app_kwargs={"routes": [Route("/plotly.min.js", _plotly)]},
     )

@@ -1,11 +1,12 @@
 """Small pieces of HTML the tabs share. Everything that comes from outside is escaped here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 import gradio as gr
 
+from morphing.runs.trial import Result
 from morphing.ui.theme import asset
 
 
@@ -80,6 +81,24 @@ def step_bar(step: str, done: int, total: int) -> str:
     return (
         f'<div class="m-progress running"><p class="m-step" role="status">{escape(step)}{counted}'
         f'</p><div class="m-bar"><i style="width:{share:.0f}%"></i></div></div>'
+    )
+
+
+def cut_note(truncated: int) -> str:
+    """How many prompts were too long for the model, where some were."""
+    if not truncated:
+        return ""
+    return (
+        '<small class="m-cut" title="Too long for the model: they lost their beginning.">'
+        f"{truncated} prompts cut</small>"
+    )
+
+
+def cut_remark(title: str, results: Sequence[Result]) -> str:
+    """The same of several models on one benchmark, in a sentence."""
+    most = max((result.truncated for result in results), default=0)
+    return (
+        f"{most} of {results[0].n} prompts of {title} were too long and were cut." if most else ""
     )
 
 

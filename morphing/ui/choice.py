@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from morphing.benchmarks.benchmark import catalogue
+from morphing.benchmarks.benchmark import Benchmark, catalogue
 from morphing.errors import MorphingError
 from morphing.runs.objectives import LAYERS, PARAMETERS
 from morphing.runs.seeds import SOURCES as SOURCES_FIRST
@@ -70,6 +70,8 @@ class Choice:
     """Whether attention, MLP, embeddings and norms have numbers of their own."""
     method: str = "dare_ties"
     sampler: str = DEFAULT_SAMPLER
+    own: tuple[Benchmark, ...] = ()
+    """Benchmarks that are not in the catalogue."""
 
     @classmethod
     def zoo(cls) -> "Choice":
@@ -80,6 +82,11 @@ class Choice:
             for use in spec.benchmarks
         ]
         return cls(spec.base, spec.sources, tuple(uses))
+
+    @property
+    def known(self) -> dict[str, Benchmark]:
+        """The visitor's own benchmarks and the catalogue, by name."""
+        return {**{each.name: each for each in self.own}, **catalogue()}
 
     @property
     def roles(self) -> dict[str, Role]:
@@ -112,7 +119,7 @@ class Choice:
             return replace(
                 self, base=value, sources=tuple(name for name in self.sources if name != value)
             )
-        if action in ("objective", "report", "off") and value in catalogue():
+        if action in ("objective", "report", "off") and value in self.known:
             roles = {**self.roles, value: action}
             kept = tuple((name, role) for name, role in roles.items() if role != "off")
             return replace(self, benchmarks=kept)  # type: ignore[arg-type]
@@ -131,6 +138,21 @@ class Choice:
         if action == "kinds":
             return replace(self, kinds=value == "apart")
         return self
+
+    def adding(self, benchmark: Benchmark, role: Role) -> "Choice":
+        """The choice with a benchmark of the visitor's own; one of the same name makes room.
+
+        Raises:
+            MorphingError: the catalogue has another of that name.
+        """
+        shipped = catalogue().get(benchmark.name)
+        if shipped is not None and shipped != benchmark:
+            raise MorphingError(
+                f"The catalogue has a benchmark {benchmark.name!r} already: name yours otherwise."
+            )
+        others = tuple(each for each in self.own if each.name != benchmark.name)
+        own = others if shipped else (*others, benchmark)
+        return replace(self, own=own).after(role, benchmark.name)
 
     @property
     def problem(self) -> str | None:
@@ -157,9 +179,10 @@ class Choice:
             raise MorphingError(self.problem)
         for model in (self.base, *self.sources):
             check_model(model)
+        own = {each.name: each for each in self.own}
         benchmarks = [
             {
-                "benchmark": benchmark,
+                "benchmark": own.get(benchmark, benchmark),
                 "samples": int(settings.samples),
                 "holdout": int(settings.holdout),
                 "objective": role == "objective",

@@ -10,8 +10,8 @@ from morphing.errors import MorphingError
 from morphing.runs import launch
 from morphing.runs.prepare import create_run
 from morphing.sources.source import search_models
+from morphing.ui import catalogue, session
 from morphing.ui import compose_cards as cards
-from morphing.ui import session
 from morphing.ui.cards import heading, pick_html
 from morphing.ui.choice import Choice, Settings, inspected
 from morphing.ui.compose_settings import (
@@ -22,6 +22,9 @@ from morphing.ui.compose_settings import (
 )
 from morphing.ui.compose_settings import shown as visible
 from morphing.ui.handlers import guarded, sentence
+from morphing.ui.own import own_panel
+
+_CATALOGUE_HINT = "An objective is searched for; what is only reported is scored on the holdout."
 
 
 def compose_tab(current: gr.Textbox, own: gr.State, tabs: gr.Tabs) -> None:
@@ -52,6 +55,17 @@ def compose_tab(current: gr.Textbox, own: gr.State, tabs: gr.Tabs) -> None:
             with gr.Column(elem_classes="m-panel"):
                 gr.HTML(heading("Objectives", "↑ more is better, ↓ less. None is traded for you."))
                 benchmarks = pick_html(value=cards.benchmarks(start), elem_id="benchmarks")
+                gr.HTML(heading("From the catalogue", _CATALOGUE_HINT), elem_classes="m-part")
+                words = gr.Textbox(
+                    placeholder="Maths, Japanese, multiple choice, a name …",
+                    label="Search the catalogue",
+                    show_label=False,
+                    container=False,
+                    elem_id="find-benchmark",
+                )
+                skill = gr.State("")
+                offers = pick_html(value=catalogue.offer(start), elem_id="catalogue")
+                own_panel(choice)
             with gr.Column(elem_classes="m-panel"):
                 gr.HTML(heading("What is searched", "What one recipe may change."))
                 space = pick_html(value=cards.space(start), elem_id="space")
@@ -106,6 +120,22 @@ def compose_tab(current: gr.Textbox, own: gr.State, tabs: gr.Tabs) -> None:
     @guarded()
     def pick(made: Choice, event: gr.EventData) -> Choice:
         return made.after(event.action, event.value)
+
+    @guarded()
+    def look_through(made: Choice, event: gr.EventData) -> dict[Any, Any]:
+        if event.action == "skill":
+            return {skill: str(event.value)}
+        return {choice: made.after(event.action, event.value)}
+
+    offers.select(look_through, choice, [choice, skill], show_progress="hidden")
+    gr.on(
+        [choice.change, words.change, skill.change],
+        guarded()(catalogue.offer),
+        [choice, words, skill],
+        offers,
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
 
     for part in (models, benchmarks, space, methods, samplers):
         part.select(pick, choice, choice, show_progress="hidden")

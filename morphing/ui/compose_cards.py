@@ -3,23 +3,29 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from morphing.benchmarks.benchmark import Benchmark, catalogue
+from morphing.benchmarks.benchmark import Benchmark
 from morphing.devices import DEVICES, resolve_device
 from morphing.errors import MorphingError
 from morphing.runs.spec import MEASURES
 from morphing.sources.source import Inspection, ModelHit
-from morphing.ui.cards import chip, duration, grid, link, option, pill, readable, short_name
+from morphing.ui.cards import chip, duration, empty, grid, link, option, pill, readable, short_name
 from morphing.ui.choice import Choice, Role, Settings, addable, count_numbers, inspected
 from morphing.ui.objectives import MEASURE_WORDS
 from morphing.ui.session import seconds_per_trial
 from morphing.ui.words import (
     DEPTHS,
+    KINDS,
     METHOD_GROUPS,
     METHODS,
     SAMPLERS,
     STRATEGIES,
     USUAL_SAMPLERS,
     ZOO_MODELS,
+)
+
+_NOTHING_CHOSEN = "No benchmark yet", "Take some from the catalogue below, or bring your own data."
+_CAUTION = (
+    "Only a public test split: a search on half of it contaminates it. The report uses the rest."
 )
 
 
@@ -90,33 +96,33 @@ def hits(found: Sequence[ModelHit], choice: Choice) -> str:
 
 
 def benchmarks(choice: Choice) -> str:
-    """The catalogue as cards, and what can be measured without a dataset."""
-    known = catalogue()
-    ordered = sorted(known, key=lambda name: (name not in choice.roles, not known[name].local))
-    cards = [_benchmark_card(known[name], choice) for name in ordered]
+    """The chosen benchmarks as cards, and what can be measured without a dataset."""
+    known = choice.known
+    cards = [_benchmark_card(known[name], role, choice) for name, role in choice.benchmarks]
     measures = (_measure_card(name, name in choice.measures) for name in MEASURE_WORDS)
-    return (
-        f"{grid(cards, 'benchmarks')}"
-        f'<h3 class="m-sub">Beside the scores</h3>{grid(measures, "measures")}'
-    )
+    chosen = grid(cards, "benchmarks") if cards else empty(*_NOTHING_CHOSEN)
+    return f'{chosen}<h3 class="m-sub">Beside the scores</h3>{grid(measures, "measures")}'
 
 
-def _benchmark_card(benchmark: Benchmark, choice: Choice) -> str:
-    role: Role | None = choice.roles.get(benchmark.name)
-    facts = [benchmark.dataset, benchmark.kind.replace("_", " ")]
+def _benchmark_card(benchmark: Benchmark, role: Role, choice: Choice) -> str:
+    # A path says more of the machine than of the data.
+    local = benchmark.dataset.startswith(("/", "~", "."))
+    facts = [short_name(benchmark.dataset) if local else benchmark.dataset, KINDS[benchmark.kind]]
     if benchmark.cross_domain:
         facts.append("cross-domain")
     roles = (("objective", "Objective"), ("report", "Report"), ("off", "Off"))
-    segments = [(value, benchmark.name, label, (role or "off") == value) for value, label in roles]
-    bound = ""
+    segments = [(value, benchmark.name, label, role == value) for value, label in roles]
+    bound, caution = "", ""
     if role == "objective":
         kept = benchmark.name in choice.floors
         bound = pill("floor", benchmark.name, "Never below any source", kept)
+        if benchmark.contaminates:
+            caution = f'<p class="m-caution">{escape(_CAUTION)}</p>'
     return (
-        f'<article class="m-card benchmark {role or "off"}">'
+        f'<article class="m-card benchmark {role}">'
         f"<h3>{escape(benchmark.title or benchmark.name)}</h3>"
-        f"<p>{escape(benchmark.description)}</p>"
-        f"<footer>{''.join(chip(fact) for fact in facts)}</footer>"
+        f"<p>{escape(benchmark.description)}</p>{caution}"
+        f"<footer>{''.join(chip(fact) for fact in facts if fact)}</footer>"
         f"{_segments(benchmark.name, segments)}{bound}</article>"
     )
 

@@ -10,7 +10,16 @@ from morphing.errors import MorphingError
 from morphing.runs.selection import Interval, Selection, Standing
 from morphing.runs.workbench import prefixed
 from morphing.ui import session
-from morphing.ui.cards import chip, empty, heading, link, pick_html, short_name, step_bar
+from morphing.ui.cards import (
+    chip,
+    cut_remark,
+    empty,
+    heading,
+    link,
+    pick_html,
+    short_name,
+    step_bar,
+)
 from morphing.ui.handlers import follow, guarded
 from morphing.ui.scene import Scene, View
 
@@ -178,4 +187,9 @@ def _remarks(scene: Scene, chosen: Selection) -> str:
             f"Hypervolume {chosen.hypervolume:.3f},"
             f" in the search {scene.figures.hypervolume[-1]:.3f}."
         )
+    held = [scene.run.holdout(m.trial) or {} for m in chosen.members if m.trial is not None]
+    for use in scene.run.spec.benchmarks:
+        name, title = use.declaration.name, use.declaration.title or use.declaration.name
+        found = [results[name] for results in held if name in results]
+        remarks.append(escape(cut_remark(title, found)))
     return f'<p class="m-step">{" ".join(remarks)}</p>'

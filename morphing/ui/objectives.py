@@ -32,11 +32,18 @@ class Objective:
     name: str
     title: str
     maximised: bool = True
+    share: bool = True
+    """Of a score: whether it is a share of 1, shown in percent; bits per byte are none."""
 
     @property
     def is_score(self) -> bool:
-        """Whether it is a benchmark's score, shown in percent."""
+        """Whether it is a benchmark's score."""
         return self.name not in MEASURES
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether it is shown in percent."""
+        return self.is_score and self.share
 
     @property
     def arrow(self) -> str:
@@ -51,18 +58,20 @@ class Objective:
     @property
     def suffix(self) -> str:
         """What follows a number on an axis."""
-        return "%" if self.is_score else ""
+        return "%" if self.in_percent else ""
 
     def scaled(self, value: float) -> float:
         """The value in the unit of an axis."""
-        if self.is_score:
+        if self.in_percent:
             return 100 * value
         return value / 1e6 if self.name == PARAMETERS else value
 
     def shown(self, value: float) -> str:
         """The value with its unit."""
-        if self.is_score:
+        if self.in_percent:
             return f"{100 * value:.1f}%"
+        if self.is_score:
+            return f"{value:.3f}"
         if self.name == SPARSITY:
             return f"{value:.4f}".replace("-", "−")
         if self.name == PARAMETERS:
@@ -90,10 +99,19 @@ class Objectives:
     def of(cls, spec: RunSpec) -> "Objectives":
         """Those of a spec."""
         titles = {name: words[0] for name, words in MEASURE_WORDS.items()}
+        raw = set()
         for use in spec.tasks:
-            titles[use.declaration.name] = use.declaration.title or use.declaration.name
+            benchmark = use.declaration
+            titles[benchmark.name] = benchmark.title or benchmark.name
+            if benchmark.direction == "minimize":
+                raw.add(benchmark.name)
         pairs = zip(spec.objectives, spec.directions, strict=True)
-        return cls(tuple(Objective(name, titles[name], way == "maximize") for name, way in pairs))
+        return cls(
+            tuple(
+                Objective(name, titles[name], way == "maximize", name not in raw)
+                for name, way in pairs
+            )
+        )
 
     @cached_property
     def names(self) -> tuple[str, ...]:

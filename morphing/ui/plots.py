@@ -289,7 +289,7 @@ def _upper_right(
 
 def _axis(objective: Objective, better: str) -> Plot:
     title = objective.axis_title
-    if not objective.is_score:
+    if not objective.in_percent:
         title += f" (better {better})" if objective.maximised else f" (less is better {better})"
     return {
         "title": {"text": title, "standoff": 8},

@@ -13,7 +13,7 @@ from morphing.publishing.push import check_push
 from morphing.runs.run import Run
 from morphing.runs.trial import Result
 from morphing.ui import session
-from morphing.ui.cards import chip, empty, heading, pick_html, pill, step_bar
+from morphing.ui.cards import chip, cut_note, empty, heading, pick_html, pill, step_bar
 from morphing.ui.handlers import follow, guarded
 from morphing.ui.scene import Scene, View
 
@@ -183,10 +183,13 @@ def _preview(scene: Scene | None) -> str:
     for use in scene.run.spec.benchmarks:
         benchmark = use.declaration
         searched = (trial.results or {}).get(benchmark.name)
-        held = _cell(holdout.get(benchmark.name)) if holdout else f"n = {use.holdout}, at the push"
-        seen = _cell(searched) if use.objective else "not seen by the search"
+        raw, unscored = benchmark.direction == "minimize", f"n = {use.holdout}, at the push"
+        held = _cell(holdout.get(benchmark.name), raw) if holdout else unscored
+        seen = _cell(searched, raw) if use.objective else "not seen by the search"
+        caution = use.objective and benchmark.contaminates
         rows.append(
-            f"<tr><td>{escape(benchmark.title or benchmark.name)}</td><td>{seen}</td>"
+            f"<tr><td>{escape(benchmark.title or benchmark.name)}"
+            f"{chip('searched on its test', 'warn') if caution else ''}</td><td>{seen}</td>"
             f"<td>{held}</td></tr>"
         )
     measured = " · ".join(
@@ -206,7 +209,10 @@ def _preview(scene: Scene | None) -> str:
     )
 
 
-def _cell(result: Result | None) -> str:
+def _cell(result: Result | None, raw: bool) -> str:
     if result is None:
         return "–"
-    return f"{100 * result.value:.1f}% <small>± {100 * result.stderr:.1f} · n = {result.n}</small>"
+    value, error = f"{100 * result.value:.1f}%", f"{100 * result.stderr:.1f}"
+    if raw:
+        value, error = f"{result.value:.3f}", f"{result.stderr:.3f}"
+    return f"{value} <small>± {error} · n = {result.n}</small> {cut_note(result.truncated)}"

@@ -1,8 +1,10 @@
 """Which run a visitor sees, whose token they act with, and the one workbench of this process."""
 
+import hashlib
 import os
 import re
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from morphing.benchmarks.benchmark import DATA_SUFFIXES, catalogue
 from morphing.errors import MorphingError
 from morphing.runs.figures import Figures
 from morphing.runs.leases import read_workers
@@ -23,6 +26,8 @@ from morphing.runs.workbench import Progress, Workbench
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 _PUBLIC_MODEL = re.compile(r"zoo:[\w-]+|[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
+_PUBLIC_DATASET = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.yaml)(?<!\.yml)", re.ASCII)
+_TASK = re.compile(r"lm_eval:[\w.-]+(?<!\.yaml)(?<!\.yml)(#[\w,.-]+)?", re.ASCII)
 _SHOWN_RUNS = 30
 _TOGETHER_SECONDS = 15.0
 Held = tuple[str, ...]
@@ -90,6 +95,47 @@ def check_model(name: str) -> str:
     if on_space() and (not _PUBLIC_MODEL.fullmatch(name) or Path(name).exists()):
         raise MorphingError(f"{name!r} is no model on the Hub: write its id as org/name.")
     return name
+
+
+def check_dataset(name: str) -> str:
+    """The name, unless a stranger names a file of this machine.
+
+    Raises:
+        MorphingError: on a Space, for anything but a dataset on the Hub, a task of lm-eval, a
+            benchmark of the catalogue or an uploaded file.
+    """
+    if not on_space() or name in catalogue() or _TASK.fullmatch(name):
+        return name
+    if uploads_root() in Path(name).parents and ".." not in Path(name).parts:
+        return name
+    if not _PUBLIC_DATASET.fullmatch(name) or Path(name).exists():
+        raise MorphingError(f"{name!r} is no dataset on the Hub: write its id as org/name.")
+    return name
+
+
+def uploads_root() -> Path:
+    """Where uploaded data files are kept, for as long as runs may need them."""
+    return runs_root().resolve() / ".datasets"
+
+
+def keep_upload(file: Path) -> Path:
+    """A copy of an uploaded file that stays; the same content is kept once.
+
+    Raises:
+        MorphingError: it is no data file.
+    """
+    if file.suffix not in DATA_SUFFIXES:
+        raise MorphingError(f"{file.name} is none of {', '.join(DATA_SUFFIXES)}: convert it first.")
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    stem = re.sub(r"[^\w-]+", "-", file.stem, flags=re.ASCII).strip("-")[:60] or "data"
+    kept = uploads_root() / digest[:32] / f"{stem}{file.suffix}"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_name(f".{kept.name}.{secrets.token_hex(4)}")
+        shutil.copyfile(file, partial)
+        partial.replace(kept)
+    return kept
 
 
 def user_name(login: gr.OAuthToken | None) -> str | None:

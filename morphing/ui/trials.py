@@ -7,11 +7,13 @@ from typing import Any
 
 import gradio as gr
 
+from morphing.benchmarks.find import CONTAMINATION
 from morphing.merging.paths import read_path
 from morphing.runs.stages import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
 from morphing.ui import session
-from morphing.ui.cards import chip, empty, link, pick_html, short_name
+from morphing.ui.cards import chip, cut_note, cut_remark, empty, link, pick_html, short_name
+from morphing.ui.differences import benchmark_choices, differences_tab
 from morphing.ui.handlers import guarded
 from morphing.ui.makeup import make_up, spark
 from morphing.ui.objectives import Objective
@@ -44,8 +46,20 @@ def front_table(scene: Scene | None) -> str:
     return (
         '<div class="m-scroll"><table class="m-table"><thead><tr>'
         f'<th class="m-pick-head">Compare</th><th>Merge</th>{head}<th>Made of</th>'
-        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{_remarks(scene)}"
     )
+
+
+def _remarks(scene: Scene) -> str:
+    """What one must know of the benchmarks to read the scores."""
+    told = []
+    for use in scene.run.spec.tasks:
+        name, title = use.declaration.name, use.declaration.title or use.declaration.name
+        results = [t.results[name] for t in scene.figures.members if t.results]
+        told.append(cut_remark(title, results))
+        if use.declaration.contaminates:
+            told.append(f"{title} {CONTAMINATION}")
+    return "".join(f'<p class="m-step warn">{escape(text)}</p>' for text in told if text)
 
 
 def _member_row(scene: Scene, trial: Trial, best: Mapping[str, float]) -> str:
@@ -77,7 +91,7 @@ def _model_row(scene: Scene, model: str) -> str:
 def _value_cell(objective: Objective, value: float | None, best: bool = False) -> str:
     if value is None:
         return '<td class="m-score">–</td>'
-    bar = f'<i style="width:{100 * value:.1f}%"></i>' if objective.is_score else ""
+    bar = f'<i style="width:{100 * value:.1f}%"></i>' if objective.in_percent else ""
     top = " m-top" if best else ""
     return f'<td class="m-score{top}">{objective.shown(value)}{bar}</td>'
 
@@ -112,7 +126,7 @@ def detail_panel(current: gr.Textbox) -> Detail:
             facts = pick_html(elem_id="trial-facts")
         with (
             gr.Column(scale=8, min_width=320, elem_classes="m-panel"),
-            gr.Tabs(elem_classes="m-inner-tabs"),
+            gr.Tabs(elem_classes="m-inner-tabs", overflow_behavior="wrap"),
         ):
             with gr.Tab("Recipe"):
                 recipe = gr.Code(
@@ -122,7 +136,9 @@ def detail_panel(current: gr.Textbox) -> Detail:
                 which = gr.Dropdown([], label="Benchmark", interactive=True)
                 only_wrong = gr.Checkbox(label="Only the wrong ones")
                 answers = gr.HTML(apply_default_css=False)
-    shown_trial = gr.State(None)
+            with gr.Tab("Differences"):
+                shown_trial = gr.State(None)
+                against = differences_tab(current, shown_trial)
 
     @guarded()
     def peek(name: str, number: int | None, benchmark: str | None, wrong: bool) -> str:
@@ -138,11 +154,6 @@ def detail_panel(current: gr.Textbox) -> Detail:
     def trial(scene: Scene | None) -> Trial | None:
         return scene.trial if scene else None
 
-    def benchmarks(scene: Scene | None) -> gr.Dropdown:
-        scores = scene.objectives.scores if scene else ()
-        choices = [(score.title, score.name) for score in scores]
-        return gr.Dropdown(choices=choices, value=scores[0].name if scores else None)
-
     def focused(scene: Scene) -> Any:
         return scene.run.name, scene.focus, bool(trial(scene))
 
@@ -151,7 +162,8 @@ def detail_panel(current: gr.Textbox) -> Detail:
         View(facts, lambda s: (focused(s), s.tray, s.figures.knee), _facts),
         View(recipe, focused, lambda s: t.recipe.to_yaml() if (t := trial(s)) else ""),
         View(shown_trial, focused, lambda s: t.number if (t := trial(s)) else None),
-        View(which, lambda s: s.run.name, benchmarks),
+        View(which, lambda s: s.run.name, benchmark_choices),
+        *against,
     ]
     return Detail(views, (facts,))
 
@@ -201,8 +213,9 @@ def _stage_note(scene: Scene, trial: Trial) -> str:
 def _score(objective: Objective, value: float, result: Result | None) -> str:
     if result is None:
         return objective.shown(value)
-    spread = f"± {100 * result.stderr:.1f} · n = {result.n}"
-    return f"{objective.shown(value)} <small>{spread}</small>"
+    error = f"{100 * result.stderr:.1f}" if objective.in_percent else f"{result.stderr:.3f}"
+    spread = f"± {error} · n = {result.n}"
+    return f"{objective.shown(value)} <small>{spread}</small> {cut_note(result.truncated)}"
 
 
 def _answers(rows: list[dict[str, Any]]) -> str:

@@ -1,5 +1,6 @@
-"""What the cards under Compose say of methods, samplers, search spaces and the zoo."""
+"""What the cards under Compose say of methods, samplers, spaces, benchmarks and the zoo."""
 
+from morphing.benchmarks.benchmark import Benchmark
 from morphing.runs.spec import SearchOptions
 
 METHODS = {
@@ -69,3 +70,42 @@ ZOO_MODELS = {
     "zoo:japanese-numerals": "Reads and writes Japanese numerals",
     "zoo:word-games": "Puzzles with the letters of words",
 }
+OWN_SKILL = "Yours"
+SKILLS = {
+    "Maths": ("gsm8k", "mgsm", "math-500"),
+    "Knowledge": ("mmlu", "cmmlu", "ceval", "arc", "truthfulqa"),
+    "Common sense": ("hellaswag", "winogrande", "jcommonsenseqa"),
+    "Reading": ("boolq", "rotten-tomatoes"),
+    "Instructions": ("ifeval",),
+    "Code": ("humaneval", "mbpp"),
+    "Zoo": ("zoo",),
+}
+"""What benchmarks of the catalogue ask for, by how their names begin."""
+LANGUAGES = {
+    "bn": "Bengali",
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "ja": "Japanese",
+    "ru": "Russian",
+    "sw": "Swahili",
+    "te": "Telugu",
+    "th": "Thai",
+    "zh": "Chinese",
+}
+KINDS = {
+    "generation": "written answer",
+    "multiple_choice": "multiple choice",
+    "perplexity": "perplexity",
+    "code": "runs code",
+    "lm_eval": "lm-eval task",
+}
+
+
+def skill_of(benchmark: Benchmark) -> str:
+    """The group a benchmark is offered in."""
+    for skill, names in SKILLS.items():
+        if any(benchmark.name == name or benchmark.name.startswith(f"{name}-") for name in names):
+            return skill
+    return OWN_SKILL

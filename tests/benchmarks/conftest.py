@@ -4,6 +4,7 @@ Imports inside the fixtures: the local Hub's address must be set before a Hub cl
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,3 +91,17 @@ def declare(tmp_path: Path) -> Callable[..., Benchmark]:
         return parse_benchmark(data, "toy")
 
     return declare
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> None:
+    """Skips where this system can't isolate programs, which CI must."""
+    from morphing.benchmarks.sandbox_check import check_sandbox
+    from morphing.errors import MorphingError
+
+    try:
+        check_sandbox()
+    except MorphingError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark, pin_benchmark
-from morphing.benchmarks.dataset import read_rows
+from morphing.benchmarks.dataset import read_rows, split_names
 from morphing.benchmarks.load import load_samples
 from morphing.errors import MorphingError
 from tests.hub.server import RunningHub
@@ -41,14 +41,14 @@ def on_hub(hub: RunningHub, declare: Declare, request: pytest.FixtureRequest) ->
     return declare({}, dataset=name, config="main")
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
 def test_files(tmp_path: Path, declare: Declare, suffix: str) -> None:
     import pandas as pd
 
     frame = pd.DataFrame(ROWS)
     file = tmp_path / f"rows.{suffix}"
-    if suffix == "jsonl":
-        frame.to_json(file, orient="records", lines=True)
+    if suffix.startswith("json"):
+        frame.to_json(file, orient="records", lines=suffix == "jsonl")
     else:
         getattr(frame, f"to_{suffix}")(file, index=False)
     rows = read_rows(declare({}, dataset=str(file)), "test")
@@ -76,7 +76,9 @@ def test_folders(tmp_path: Path, declare: Declare) -> None:
         ("b.jsonl", "", "has no rows"),
         ("c.parquet", "no parquet", "can't be read"),
         ("d.jsonl", None, "does not exist"),
-        ("e.txt", "text", "none of .jsonl, .csv, .parquet"),
+        ("f.jsonl", '{"question": 1}\n3\n', "line 2 is no JSON object"),
+        ("g.json", '{"question": 1}', "it is no list of objects"),
+        ("e.txt", "text", "none of .jsonl, .json, .csv"),
     ],
 )
 def test_bad_files(
@@ -132,11 +134,91 @@ def test_private(hub: RunningHub, on_hub: Benchmark) -> None:
         pin_benchmark(on_hub)
 
 
-def test_no_code_is_run(hub: RunningHub, on_hub: Benchmark) -> None:
-    folder = hub.root / "datasets" / on_hub.dataset
+def as_program(hub: RunningHub, benchmark: Benchmark) -> Path:
+    """Make the dataset a program; returns where its converted rows would lie."""
+    folder = hub.root / "datasets" / benchmark.dataset
     (folder / f"{folder.name}.py").write_text("raise SystemExit")
-    with pytest.raises(MorphingError, match="runs no code from the Hub"):
-        read_rows(on_hub, "test")
+    return hub.store.converted("datasets", benchmark.dataset)
+
+
+def test_no_code_is_run(hub: RunningHub, on_hub: Benchmark) -> None:
+    as_program(hub, on_hub)
+    for ask in (pin_benchmark, lambda benchmark: read_rows(benchmark, "test")):
+        with pytest.raises(MorphingError, match="runs no code from the Hub, and the Hub has no"):
+            ask(on_hub)
+    pinned = on_hub.model_copy(update={"revision": pin_commit(hub, on_hub)})
+    with pytest.raises(MorphingError, match="leave the revision out to take the rows that"):
+        read_rows(pinned, "test")
+
+
+def pin_commit(hub: RunningHub, benchmark: Benchmark) -> str:
+    repo = hub.store.get("datasets", benchmark.dataset)
+    assert repo is not None
+    return repo.sha
+
+
+def test_a_program_is_taken_as_the_hub_converted_it(hub: RunningHub, on_hub: Benchmark) -> None:
+    import pandas as pd
+
+    branch = as_program(hub, on_hub)
+    for config, rows in (("main", ROWS), ("hard", ROWS[:2])):
+        for number, part in enumerate((rows[:1], rows[1:])):
+            file = branch / config / "test" / f"{number:04}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(part).to_parquet(file, index=False)
+    pinned = pin_benchmark(on_hub)
+    assert pinned.revision not in (None, pin_commit(hub, on_hub))
+    for benchmark in (on_hub, pinned):
+        rows = read_rows(benchmark, "test")
+        assert [rows[index] for index in range(len(rows))] == ROWS
+        assert split_names(benchmark) == ["test"]
+        for change, said in (
+            ({"config": "easy"}, "has no config 'easy': choose one of hard, main"),
+            ({"config": None}, "has several configs: choose one of hard, main"),
+            ({"split": "dev"}, "has no split 'dev': choose one of test"),
+        ):
+            changed = benchmark.model_copy(update=change)
+            with pytest.raises(MorphingError, match=said):
+                read_rows(changed, changed.split)
+    hard = read_rows(pinned.model_copy(update={"config": ("hard", "main")}), "test")
+    assert len(hard) == 2 + len(ROWS)
+
+
+def test_of_a_large_dataset_only_the_chosen_ones_are_fetched(
+    hub: RunningHub, on_hub: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same samples whichever way, and far less of the file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    count, files = 200_000, 2
+    folder = hub.root / "datasets" / on_hub.dataset
+    for file in folder.rglob("*.jsonl"):
+        file.unlink()
+    (folder / "README.md").unlink()
+    for number in range(files):
+        numbers = range(number * count // files, (number + 1) * count // files)
+        table = pyarrow.table(
+            {
+                "question": [f"{n * 7919 % count}?" for n in numbers],
+                "answer": pyarrow.array(numbers),
+            }
+        )
+        pyarrow.parquet.write_table(
+            table, folder / f"test-{number}-of-{files}.parquet", row_group_size=1000
+        )
+    size = sum(file.stat().st_size for file in folder.glob("*.parquet"))
+    benchmark = pin_benchmark(on_hub.model_copy(update={"config": None}))
+    hub.seen.clear()
+    samples = load_samples(benchmark, "search", 10)
+    fetched = sum(seen.bytes for seen in hub.seen if seen.path.endswith(".parquet"))
+    assert len(samples) == 10
+    for sample in samples:
+        assert sample.target == sample.id.partition("/")[2]
+        assert sample.prompt == f"{int(sample.target) * 7919 % count}?"
+    assert fetched < size / 6
+    monkeypatch.setattr("morphing.benchmarks.hub.LARGE", 10 * count)
+    assert load_samples(benchmark, "search", 10) == samples
 
 
 @pytest.fixture

@@ -36,14 +36,31 @@ def test_the_catalogue_has_what_is_promised() -> None:
     [
         ({"promt": "x"}, "unknown field 'promt' (did you mean 'prompt'?)"),
         ({"dataset": None}, "dataset: Input should be a valid string"),
-        ({"kind": "essay"}, "kind: Input should be 'generation' or 'multiple_choice'"),
+        ({"kind": "essay"}, "kind: Input should be 'generation', 'multiple_choice', 'perplexity'"),
         ({"prompt": "{{ question"}, "prompt is not a Jinja template"),
         ({"extract": "number"}, "unknown extract 'number'"),
         ({"extract": "regex:("}, "malformed regular expression"),
         ({"metric": "f7"}, "unknown metric 'f7'"),
         ({"metric": "evaluate:someone/metric"}, "stranger's code"),
-        ({"choices": ["a", "b"]}, "choices are for kind multiple_choice only"),
-        ({"kind": "multiple_choice"}, "needs two or more choices"),
+        ({"choices": ["a", "b"]}, "choices is for kind multiple_choice only, and this is genera"),
+        ({"normalize": True}, "normalize is for kind multiple_choice only"),
+        ({"continuation": "x"}, "continuation is for kind multiple_choice only"),
+        ({"program": "x"}, "program is for kind code only"),
+        ({"task": "x"}, "task is for kind lm_eval only"),
+        ({"kind": "lm_eval", "task": "arc_easy"}, "prompt is for kind generation, multiple"),
+        ({"kind": "code"}, "the field 'program' is missing: kind code needs it"),
+        ({"kind": "code", "program": "{{ x"}, "program is not a Jinja template"),
+        ({"kind": "multiple_choice"}, "the field 'choices' is missing: kind multiple_choice"),
+        ({"kind": "multiple_choice", "choices": ["a"]}, "needs two or more choices"),
+        ({"kind": "multiple_choice", "choices": "a b"}, "choices is not a Jinja expression"),
+        ({"kind": "multiple_choice", "choices": "a", "extract": "boxed"}, "extract is for kind"),
+        ({"kind": "multiple_choice", "choices": "a", "normalize": "words"}, "normalize: Input"),
+        ({"kind": "perplexity", "metric": "exact_match"}, "has the metric bits_per_byte only"),
+        ({"system": "Be brief."}, "system is a turn of a chat: set chat to true"),
+        ({"few_shot": 2}, "few_shot needs a few_shot_split"),
+        ({"few_shot_split": "test"}, "few_shot_split is 'test', whose rows are scored"),
+        ({"few_shot_split": "b", "holdout_split": "b"}, "few_shot_split is 'b', whose rows are"),
+        ({"few_shot": -1}, "few_shot: Input should be greater than or equal to 0"),
         ({"kind": "multiple_choice", "choices": ["a", "b"], "metric": "numeric"}, "accuracy only"),
         ({"max_new_tokens": 0}, "max_new_tokens: Input should be greater than or equal to 1"),
         ({"stop": [""]}, "empty string"),
@@ -54,6 +71,46 @@ def test_a_wrong_field_is_named(change: dict[str, Any], said: str) -> None:
         parse_benchmark({**MINIMAL, **change}, "here")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("written", "kept"), [(True, "tokens"), (False, None), ("bytes", "bytes")])
+def test_normalize_as_it_was_written_once(written: object, kept: str | None) -> None:
+    choice = {"kind": "multiple_choice", "choices": "options", "normalize": written}
+    benchmark = parse_benchmark({**MINIMAL, **choice}, "here")
+    assert benchmark.normalize == kept
+    assert parse_benchmark(benchmark.model_dump(mode="json"), "again") == benchmark
+
+
+def test_a_prompt_may_be_empty_where_only_a_text_counts() -> None:
+    text = {"name": "text", "dataset": "org/toy", "kind": "perplexity", "target": "{{ text }}"}
+    benchmark = parse_benchmark(text, "here")
+    assert (benchmark.metric, benchmark.direction, benchmark.share) == (
+        "bits_per_byte",
+        "minimize",
+        False,
+    )
+    assert (get_benchmark("gsm8k").direction, get_benchmark("gsm8k").share) == ("maximize", True)
+
+
+def test_lm_eval_tasks_are_benchmarks_too() -> None:
+    task = get_benchmark("lm_eval:arc_easy")
+    assert (task.kind, task.dataset, task.direction) == ("lm_eval", "allenai/ai2_arc", "maximize")
+    assert get_benchmark("lm_eval:wikitext").direction == "minimize"
+
+
+@pytest.mark.parametrize(
+    ("fields", "contaminates"),
+    [
+        ({}, True),
+        ({"split": "validation"}, True),
+        ({"split": "train"}, False),
+        ({"holdout_split": "test"}, True),
+        ({"split": "validation", "holdout_split": "test"}, False),
+        ({"dataset": "mine/test.csv"}, False),
+    ],
+)
+def test_contamination(fields: dict[str, str], contaminates: bool) -> None:
+    assert parse_benchmark({**MINIMAL, **fields}, "here").contaminates == contaminates
 
 
 def test_missing_field_and_no_mapping() -> None:

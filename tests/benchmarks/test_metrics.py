@@ -1,10 +1,12 @@
 """Metrics of our own and of the evaluate library."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from morphing.benchmarks.metrics import get_metric
+from morphing.benchmarks.similarity import ROUGE
 from morphing.errors import MorphingError
 
 MODULE = """
@@ -42,6 +44,110 @@ class Overlap(evaluate.Metric):
 )
 def test_own(name: str, answer: str, target: str, score: float) -> None:
     assert get_metric(name)(answer, target) == score
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "same"),
+    [
+        (r"\frac12", "0.5", True),
+        (r"\dfrac{1}{2}", r"\tfrac{1}{2}", True),
+        (r"-3\frac{1}{2}", "-3.5", True),
+        (r"2\frac{x}{3}", r"\frac{2x}{3}", True),
+        ("0.333", r"\frac13", False),
+        ("x+1", "1 + x", True),
+        ("x^2+2x+1", "(x+1)^2", True),
+        ("x^2+2x+1", "(x-1)^2", False),
+        (r"3\sqrt{2}", r"\sqrt{18}", True),
+        (r"\sqrt[3]{8}", "2", True),
+        (r"\sin x", r"\sin(x)", True),
+        (r"\pi r^2", r"r^2\pi", True),
+        ("2^{-1}", ".5", True),
+        (r"10\text{ cm}", "10", True),
+        (r"90^\circ", "90", True),
+        (r"\$1,000", "1000", True),
+        (r"50\%", "50", True),
+        ("x=5", "5", True),
+        (r"\left(1,\, 2\right)", "(1,2)", True),
+        ("(1,2)", "(2,1)", False),
+        ("[0,1)", "[0,1]", False),
+        (r"(-\infty, 3)", r"(-\infty,3)", True),
+        (r"\{2,1\}", r"\{1,2\}", True),
+        ("2, 1", "1,2", True),
+        ("1,1", "1,2", False),
+        (r"\text{East}", "east", True),
+        ("seat", "east", False),
+        ("(C)", r"\text{(C)}", True),
+        ("", "", False),
+        # What a model makes up takes no time and runs nothing.
+        ("9^9^9^9^9", "1", False),
+        ("(" * 299, "1", False),
+        ("9" * 299, "1", False),
+        ("1/0", "1", False),
+        ("__import__('os')", "1", False),
+    ],
+)
+def test_mathematics(answer: str, target: str, same: bool) -> None:
+    assert get_metric("math")(answer, target) == same
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "target", "score"),
+    [
+        ("rouge1", "the cat sat", "a cat sat down", 4 / 7),
+        ("rouge2", "the cat sat", "a cat sat down", 2 / 5),
+        ("rougeL", "sat cat", "cat sat", 0.5),
+        ("rougeL", "猫が座る", "犬が座る", 3 / 4),
+        ("f1", "The cat", "cat sat", 0.5),
+        ("f1", "", "cat", 0.0),
+        ("bleu", "a b c d", "a b c d", 1.0),
+        ("bleu", "e f", "a b", 0.0),
+        ("chrf", "hello", "hello", 1.0),
+        ("chrf", "", "hello", 0.0),
+    ],
+)
+def test_similarity(name: str, answer: str, target: str, score: float) -> None:
+    assert get_metric(name)(answer, target) == pytest.approx(score)
+
+
+def test_similarity_is_the_libraries_own() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu import sentence_bleu, sentence_chrf
+
+    answer, target = "It's the dog's 2nd cat, sat-down!", "The 2nd cat of it's dogs sat down."
+    for kind in ROUGE:
+        theirs = RougeScorer([kind]).score(target, answer)[kind].fmeasure
+        assert get_metric(kind)(answer, target) == pytest.approx(theirs)
+    for name, theirs in (("bleu", sentence_bleu), ("chrf", sentence_chrf)):
+        assert get_metric(name)(answer, target) == pytest.approx(
+            theirs(answer, [target]).score / 100
+        )
+
+
+def test_bleu_splits_what_has_no_spaces() -> None:
+    answer, target = "猫が座っている", "犬が座っている"
+    assert get_metric("bleu", "ja")(answer, target) > 0.5 > get_metric("bleu")(answer, target)
+    assert get_metric("bleu", "zh-CN")("我喜欢猫和狗", "我喜欢猫与狗") > 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("evaluate:rouge", "rougeL"),
+        ("evaluate:rouge#rouge2", "rouge2"),
+        ("evaluate:bleu", "bleu"),
+        ("evaluate:sacrebleu", "bleu"),
+        ("evaluate:chrf#score", "chrf"),
+        ("evaluate:exact_match", "exact_match"),
+        ("evaluate:f1", "f1"),
+        ("evaluate:accuracy", "accuracy"),
+    ],
+)
+def test_names_of_evaluate_that_need_no_network(
+    monkeypatch: pytest.MonkeyPatch, name: str, ours: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "evaluate", None)
+    answer, target = "the cat sat down", "a cat sat there"
+    assert get_metric(name)(answer, target) == get_metric(ours)(answer, target)
 
 
 def test_evaluate_module_in_a_folder(tmp_path: Path) -> None:

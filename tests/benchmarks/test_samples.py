@@ -1,17 +1,24 @@
 """Which rows become samples, and what they say."""
 
+import json
+import re
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from morphing.benchmarks import load
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
-from morphing.benchmarks.load import load_samples
+from morphing.benchmarks.load import Draw, Part, load_samples
 from morphing.errors import MorphingError
 
 Declare = Callable[..., Benchmark]
+PARTS: tuple[Part, ...] = get_args(Part)
 ROWS = [{"question": f"{n}?", "answer": str(n)} for n in range(41)]
 
 
@@ -78,6 +85,116 @@ def test_templates(declare: Declare) -> None:
     }
     sample = load_samples(declare({"test": rows}, **fields), "search", 1)[0]
     assert (sample.prompt, sample.target, sample.choices) == ("GOOD\n", 1, ("no", "yes"))
+
+
+def test_examples_are_drawn_once_and_never_scored(declare: Declare) -> None:
+    splits = {"a": ROWS, "b": ROWS, "c": [{"question": f"c{n}?", "answer": n} for n in range(9)]}
+    benchmark = declare(splits, split="a", holdout_split="b", few_shot=3, few_shot_split="c")
+    samples = [s for p in PARTS for seed in (0, 1) for s in load_samples(benchmark, p, 9, seed)]
+    (examples,) = {sample.prompt.rpartition("\n\n")[0] for sample in samples}
+    shown = examples.split("\n\n")
+    assert len(set(shown)) == 3
+    assert all(re.fullmatch(r"c(\d)\? \1", each) for each in shown)
+    more = benchmark.model_copy(update={"few_shot": 4})
+    assert load_samples(more, "search", 1)[0].prompt.startswith(f"{examples}\n\nc")
+    with pytest.raises(MorphingError, match="asks for 10 examples and its split 'c' has 9"):
+        load_samples(benchmark.model_copy(update={"few_shot": 10}), "search", 1)
+
+
+def test_examples_of_a_choice_and_of_ones_own(declare: Declare) -> None:
+    splits = {"a": ROWS, "c": [{"question": "c?", "answer": "1"}]}
+    fields = {"split": "a", "few_shot": 1, "few_shot_split": "c", "shot_separator": "\n"}
+    choice = {"kind": "multiple_choice", "choices": [" no", " yes"], "target": "{{ answer[0] }}"}
+    sample = load_samples(declare(splits, **fields), "search", 1)[0]
+    assert sample.prompt.startswith("c? 1\n")
+    rows = [{"question": "q?", "answer": "0"}] * 2
+    asked = declare({"a": rows, "c": splits["c"]}, **fields, **choice, continuation=".")
+    assert load_samples(asked, "search", 1)[0].prompt == "c? yes.\nq?"
+    own = asked.model_copy(update={"shot": "={{ answer }}"})
+    assert load_samples(own, "search", 1)[0].prompt == "c?=1\nq?"
+
+
+def test_a_single_file_has_one_split(tmp_path: Path, declare: Declare) -> None:
+    """Whatever its splits are called: their rows would be the same."""
+    declare({"rows": ROWS})
+    file = str(tmp_path / "rows.jsonl")
+    benchmark = declare({}, dataset=file, split="train", holdout_split="test")
+    search, holdout = (load_samples(benchmark, part, 100) for part in PARTS)
+    assert len(search) + len(holdout) == len(ROWS)
+    assert not {s.prompt for s in search} & {s.prompt for s in holdout}
+    shown = declare({}, dataset=file, few_shot=1, few_shot_split="dev")
+    with pytest.raises(MorphingError, match="a single file, whose rows are all scored"):
+        load_samples(shown, "search", 1)
+    with pytest.raises(MorphingError, match="single file"):
+        load_samples(shown, "holdout", 1)
+
+
+def test_rows_of_several_configs_follow_each_other(tmp_path: Path, declare: Declare) -> None:
+    for config, answers in (("one", "ab"), ("two", "cde")):
+        (tmp_path / config).mkdir()
+        rows = [{"question": f"{answer}?", "answer": answer} for answer in answers]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / config / "test.jsonl").write_text(lines)
+    benchmark = declare({}, config=["one", "two"])
+    found = {s.id: s.target for part in PARTS for s in load_samples(benchmark, part, 9)}
+    assert found == {
+        "test/one/0": "a",
+        "test/one/1": "b",
+        "test/two/0": "c",
+        "test/two/1": "d",
+        "test/two/2": "e",
+    }
+
+
+def test_options_vary_by_row(declare: Declare) -> None:
+    rows = [{"q": "?", "options": list("abcd"[: 2 + n % 3]), "right": n % 2} for n in range(9)]
+    fields = {"kind": "multiple_choice", "prompt": "{{ q }}", "target": "{{ right }}"}
+    benchmark = declare({"a": rows}, split="a", choices="options | map('prefixed', ' ')", **fields)
+    for sample in load_samples(benchmark, "search", 9):
+        row = rows[int(sample.id.partition("/")[2])]
+        assert sample.choices == tuple(f" {option}" for option in row["options"])
+        assert sample.target == row["right"]
+    for choices, said in (
+        ("optoins", "choices of benchmark 'toy' uses a column that the dataset"),
+        ("q", "'q' gives no list"),
+        ("options[:1]", r"choices of benchmark 'toy' are \['a'\] at row a/"),
+        ("['', 'b']", "two or more are needed, none of them empty"),
+    ):
+        with pytest.raises(MorphingError, match=said):
+            load_samples(benchmark.model_copy(update={"choices": choices}), "search", 9)
+
+
+def test_what_else_a_sample_carries(declare: Declare) -> None:
+    rows = [{"question": "a _ c", "answer": "0", "when": None}] * 2
+    gap = declare(
+        {"a": rows},
+        split="a",
+        kind="multiple_choice",
+        prompt="{{ question.split('_')[0] }}",
+        choices=["b", "x"],
+        continuation="{{ question.split('_')[1] }}",
+    )
+    sample = load_samples(gap, "search", 1)[0]
+    assert (sample.prompt, sample.choices, sample.continuation) == ("a ", ("b", "x"), " c")
+    told = declare({"a": rows}, split="a", chat=True, system="Mind {{ answer }}.")
+    assert load_samples(told, "search", 1)[0].system == "Mind 0."
+    assert load_samples(told, "search", 1)[0].row is None
+    code = declare({"a": rows}, split="a", kind="code", program="{{ answer }}")
+    assert load_samples(code, "search", 1)[0].row == rows[0]
+    text = declare({"a": rows}, split="a", kind="perplexity", prompt="", target=" {{ question }}\n")
+    assert load_samples(text, "search", 1)[0].target == " a _ c\n"
+
+
+def test_what_was_drawn_is_recorded(tmp_path: Path, declare: Declare) -> None:
+    declare({"rows": ROWS})
+    file = tmp_path / "rows.jsonl"
+    benchmark = declare({}, dataset=str(file))
+    draw = Draw.of(benchmark, "search", load_samples(benchmark, "search", 2))
+    assert draw.revision == f"sha256:{sha256(file.read_bytes()).hexdigest()}"
+    data = TypeAdapter(Draw).dump_json(draw)
+    assert TypeAdapter(Draw).validate_json(data) == draw
+    hub = benchmark.model_copy(update={"dataset": "org/toy", "revision": "f" * 40})
+    assert Draw.of(hub, "holdout", ()).revision == "f" * 40
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ class Recorder:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        headers = {key.decode().lower(): value.decode() for key, value in scope["headers"]}
+        asked = headers.get("range"), "authorization" in headers
         status, sent = 500, 0
 
         async def count(message: Message) -> None:
@@ -62,11 +64,9 @@ class Recorder:
             if message["type"] == "http.response.start":
                 status = message["status"]
             sent += len(message.get("body", b""))
+            # Before the answer is whole, so that whoever has it finds it recorded.
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self.seen.append(Seen(scope["method"], scope["path"], *asked, status, sent))
             await send(message)
 
-        headers = {key.decode().lower(): value.decode() for key, value in scope["headers"]}
-        try:
-            await self.app(scope, receive, count)
-        finally:
-            asked = headers.get("range"), "authorization" in headers
-            self.seen.append(Seen(scope["method"], scope["path"], *asked, status, sent))
+        await self.app(scope, receive, count)

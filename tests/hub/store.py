@@ -16,6 +16,7 @@ import yaml
 
 KINDS = ("models", "datasets")
 SETTINGS_FILE = ".hub.json"
+CONVERTED = "refs/convert/parquet"
 LFS_SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -169,7 +170,8 @@ class Store:
         return sorted(found)
 
     def get(self, kind: str, repo_id: str, revision: str = "main") -> Repo | None:
-        """The repository at a revision: `main`, its commit id or that of an earlier commit.
+        """The repository at a revision: `main`, its commit id, that of an earlier commit, or the
+        branch of converted rows and its commit id.
 
         None where there is no such repository; KeyError where it has no such revision.
         """
@@ -180,10 +182,18 @@ class Store:
             repo = self._read(kind, repo_id, folder, folder)
             if revision in ("main", "refs/heads/main", repo.sha):
                 return repo
+            if (branch := self.converted(kind, repo_id)).is_dir():
+                converted = self._read(kind, repo_id, folder, branch)
+                if revision in (CONVERTED, converted.sha):
+                    return converted
             snapshot = self._snapshot(kind, repo_id, revision)
             if not re.fullmatch(r"[0-9a-f]{40}", revision) or not snapshot.is_dir():
                 raise KeyError(revision)
             return self._read(kind, repo_id, folder, snapshot)
+
+    def converted(self, kind: str, repo_id: str) -> Path:
+        """Where the files of a repository's branch `refs/convert/parquet` lie, if it has one."""
+        return self.root / ".converted" / kind / repo_id
 
     def _snapshot(self, kind: str, repo_id: str, sha: str) -> Path:
         return self.root / ".commits" / kind / repo_id / sha

@@ -52,6 +52,23 @@ def test_both_splits_are_told_apart(facts: CardFacts) -> None:
     assert "| `zoo:japanese-numerals` (embedded in Morphing) | 10.0 ± 1.2 | – |" in holdout
 
 
+def test_a_search_on_a_public_test_set_is_owned_up_to(facts: CardFacts) -> None:
+    assert "Contamination" not in model_card(facts, ADDRESS)
+    first, *rest = facts.search
+    shown = dataclasses.replace(first, split="test", contaminated=True)
+    held = dataclasses.replace(facts.holdout[0], contaminated=True)
+    told = dataclasses.replace(facts, search=(shown, *rest), holdout=(held, *facts.holdout[1:]))
+    text = model_card(told, ADDRESS)
+    assert "**Contamination**: the search had no split of its own for GSM8K (`test`)" in text
+    assert "chose by the other half" in eval_results(told)[".eval_results/gsm8k.yaml"]
+
+
+def test_scores_that_are_no_shares_are_not_in_percent(facts: CardFacts) -> None:
+    bits = dataclasses.replace(facts.holdout[0], metric="bits_per_byte", value=0.9876, share=False)
+    text = model_card(dataclasses.replace(facts, holdout=(bits,)), ADDRESS)
+    assert "| 0.9876 ± 0.012 |" in text
+
+
 def test_holdout_scores_have_their_bootstrap_intervals(facts: CardFacts) -> None:
     holdout = tuple(dataclasses.replace(line, interval=(0.401, 0.462)) for line in facts.holdout)
     standing = Standing((0.4, 0.35, 0.45), facts.sources[0], (0.05, -0.01, 0.11))

@@ -172,6 +172,20 @@ def test_variances_are_known() -> None:
     )
 
 
+def test_variances_of_scores_between_right_and_wrong() -> None:
+    """Bits per byte or ROUGE vary as they vary: one answer that differed would not be 1 off."""
+    each = [0.91, 0.93, 0.92, 0.94]
+    found = variances(spec(measures=["sparsity"]), {A: score(each), B: score([0.5] * 4)})
+    assert found == pytest.approx((np.var(each) / 4, 0.0, 0.0))
+
+
+def test_a_benchmark_is_better_the_way_its_metric_is() -> None:
+    text = {"name": "text", "dataset": "org/toy", "kind": "perplexity", "target": "{{ text }}"}
+    uses = [{"benchmark": text}, A, {"benchmark": B, "direction": "minimize"}]
+    asked = spec(benchmarks=uses, measures=[])
+    assert asked.directions == ("minimize", "maximize", "minimize")
+
+
 def test_values_as_text() -> None:
     assert shown_value(A, 0.5123) == "51.2"
     assert shown_value("sparsity", -0.01234) == "-0.0123"

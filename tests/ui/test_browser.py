@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from morphing.runs.leases import read_workers
-from morphing.runs.run import Run
+from morphing.runs.run import Run, list_runs
 from morphing.runs.selection import selection
 from tests.ui.conftest import RunningApp
 
@@ -53,6 +53,37 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     expect(page.locator("#compose-note .m-error")).to_contain_text("nobody/nothing")
     expect(page.locator("#models .m-card")).to_have_count(4)
 
+    # Data of one's own: the guess is seen filled in, mapped otherwise, and taken.
+    sums = app.runs.parent / "sums.csv"
+    rows = "".join(f"{n} plus {n + 3}?,{2 * n + 3},<b>sum</b> {n}\n" for n in range(10, 42))
+    sums.write_text(f"question,answer,hint\n{rows}")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#own-upload").click()
+    chooser.value.set_files(sums)
+    examples = page.locator("#own-view .m-example")
+    expect(examples).to_have_count(3)
+    expect(examples.first).to_contain_text("10 plus 13?")
+    expect(examples.first.locator(".m-expected")).to_contain_text("23")
+    page.locator("#own-view [data-value='prompt:hint']").click()
+    expect(examples.first).to_contain_text("<b>sum</b> 10")
+    page.locator("#own-view [data-value='unused:hint']").click()
+    expect(examples.first).not_to_contain_text("sum")
+    page.get_by_text("Change how it is asked and scored").click()
+    page.locator("#own-prompt textarea").fill("{{ question")
+    expect(page.locator("#own-view .m-error")).to_contain_text("prompt")
+    page.locator("#own-prompt textarea").fill("{{ question }}")
+    set_number(page, "#own-tokens", 5)
+    expect(page.locator("#own-view .m-error")).to_have_count(0)
+    page.locator("#own-take").click()
+    expect(page.locator("#own")).to_be_hidden()
+    expect(page.locator("#benchmarks .m-card.objective")).to_have_count(4)
+
+    # The catalogue is looked through; what runs code is off, and says why.
+    page.locator("#find-benchmark textarea, #find-benchmark input").fill("code")
+    expect(page.locator("#catalogue [data-value=humaneval]").first).to_be_disabled()
+    expect(page.locator("#catalogue .m-refused").first).to_contain_text("--allow-code")
+    expect(page.locator("#catalogue [data-value=gsm8k]")).to_have_count(0)
+
     # Launch a small search on the zoo.
     page.locator("#samplers summary").click()
     page.locator("#samplers [data-value=random]").click()
@@ -67,7 +98,7 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     page.wait_for_url(re.compile(r"[?&]run=zoo-"))
     chip = page.locator("#run-chip")
     expect(chip).to_contain_text(re.compile("Preparing|Searching"))
-    assert len(list(app.runs.iterdir())) == 1
+    assert len(list_runs(app.runs)) == 1
 
     # The front appears while it runs; pause holds it where it is.
     points = page.locator(".m-plot-box .scatterlayer .point")
@@ -106,6 +137,18 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     expect(page.locator("#trial-facts h2")).to_contain_text(row.locator(".m-link").inner_text())
     expect(page.get_by_text("merge_method")).to_be_visible()
 
+    SHOTS.mkdir(exist_ok=True)
+
+    # Answer by answer, against another.
+    page.get_by_role("tab", name="Differences").click()
+    expect(page.locator("#differences .m-lead")).to_contain_text("on the same")
+    choose = page.locator("#against input")
+    choose.click()
+    page.get_by_role("option", name="word-games").click()
+    expect(page.locator("#differences .m-lead")).to_contain_text("word-games")
+    expect(page.locator("#differences tbody tr").first).to_be_visible()
+    page.screenshot(path=SHOTS / "differences-1440-light.png", full_page=True)
+
     # Two members of the front and a source answer side by side.
     for tick in (0, 1):
         page.locator("#front-table tr[data-do=focus] .m-tick").nth(tick).click()
@@ -122,7 +165,6 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     # The specialist in English arithmetic answers a question of it with a number.
     expect(page.locator("#chat-2 .bot").last).to_contain_text(re.compile(r"\d"))
 
-    SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SHOTS / "conversation-1440-light.png", full_page=True)
 
     # One is pushed, with the visitor's own login, and its address shown.
@@ -209,7 +251,7 @@ def test_two_workers_lay_paths_and_the_front_goes_to_the_holdout(
 
 def kill_search(runs: Path) -> None:
     """``kill -9`` for the process that works on the one run in ``runs``."""
-    (folder,) = runs.iterdir()
+    (folder,) = (run.folder for run in list_runs(runs))
     for process in psutil.process_iter(["cmdline"]):
         if str(folder) in (process.info["cmdline"] or []):
             process.kill()

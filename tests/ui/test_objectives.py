@@ -33,6 +33,14 @@ def test_a_runs_objectives_have_titles_and_directions() -> None:
     assert [each.name for each in found.scores] == [use.declaration.name for use in spec.tasks]
 
 
+def test_bits_per_byte_are_no_share() -> None:
+    text = {"name": "text", "dataset": "text.jsonl", "kind": "perplexity", "target": "{{ text }}"}
+    spec = RunSpec.model_validate({**zoo_spec().model_dump(), "benchmarks": [{"benchmark": text}]})
+    found = Objectives.of(spec)["text"]
+    assert not found.maximised and found.is_score and found.suffix == ""
+    assert (found.shown(0.8731), found.scaled(0.8731)) == ("0.873", 0.8731)
+
+
 def test_a_constraint_may_be_on_what_is_no_objective() -> None:
     found = Objectives.of(zoo_spec())
     assert found.bound(Bound("parameters", high=9e5)) == "Parameters at most 900k"

@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 
 from morphing.errors import MorphingError
-from morphing.runs.run import Run
+from morphing.runs.run import Run, list_runs
 from morphing.runs.spec import zoo_spec
 from morphing.ui import session
 
@@ -73,3 +73,35 @@ def test_on_a_space_folders_of_the_machine_are_no_models(
     for name in (str(runs), "../outside", "~/models", "./x", "org/../../etc"):
         with pytest.raises(MorphingError, match="no model on the Hub"):
             session.check_model(name)
+
+
+def test_on_a_space_files_of_the_machine_are_no_datasets(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = runs.parent / "My data; v2.csv"
+    upload.write_text("question,answer\n1,2\n")
+    assert session.check_dataset(str(upload)) == str(upload)
+    kept = session.keep_upload(upload)
+    assert kept == session.keep_upload(upload) and kept.read_text() == upload.read_text()
+    assert kept.name == "My-data-v2.csv"
+    monkeypatch.setenv("SPACE_ID", "org/morphing")
+    for name in ("org/name", "gsm8k", "lm_eval:arc_easy", "lm_eval:ifeval#acc", str(kept)):
+        assert session.check_dataset(name) == name
+    outside = f"{session.uploads_root()}/../mine/spec.yaml"
+    for name in (
+        str(upload),
+        outside,
+        "../outside",
+        "~/data",
+        "./x.csv",
+        "org/../../etc",
+        "org/name.yaml",
+        "mine.yaml",
+        "lm_eval:mine.yaml",
+        "lm_eval:../mine",
+    ):
+        with pytest.raises(MorphingError, match="no dataset on the Hub"):
+            session.check_dataset(name)
+    with pytest.raises(MorphingError, match="convert it"):
+        session.keep_upload(runs / "mine" / "spec.yaml")
+    assert [run.name for run in list_runs(runs)] == ["mine"]

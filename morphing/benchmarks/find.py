@@ -1,0 +1,60 @@
+"""A benchmark by whatever a person calls it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from morphing.benchmarks.benchmark import DATA_SUFFIXES, Benchmark, catalogue, get_benchmark
+from morphing.benchmarks.load import Sample, load_samples
+
+EXAMPLES = 3
+"""Filled-in samples that are shown of a benchmark before it is trusted."""
+CONTAMINATION = (
+    "has no split but its test: the search chooses by one half of it, so what it finds is no fair"
+    " entry for that test's public rankings. The report uses the other half."
+)
+"""What is said of a benchmark that contaminates, after its name."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A benchmark, and whether its mapping was only guessed and ought to be looked at."""
+
+    benchmark: Benchmark
+    guessed: bool = False
+
+
+def find_benchmark(name: str, token: str | None = None) -> Found:
+    """A name in the catalogue, a YAML file, ``lm_eval:TASK``, or a dataset: a Hub id or data file.
+
+    Raises:
+        MorphingError: nothing is called so, or of a dataset no mapping can be guessed.
+    """
+    if not is_dataset(name):
+        return Found(get_benchmark(name))
+    from morphing.benchmarks.guess import guess_benchmark
+
+    return Found(guess_benchmark(name, token=token), guessed=True)
+
+
+def examples(benchmark: Benchmark, token: str | None = None) -> list[Sample]:
+    """A few samples that the search may see.
+
+    Raises:
+        MorphingError: as `load_samples` does.
+    """
+    return load_samples(benchmark, "search", EXAMPLES, token=token)
+
+
+def asked_and_expected(sample: Sample) -> tuple[str, str]:
+    """What a reader is shown of a sample that has no options: the prompt, and what is expected."""
+    if sample.prompt or sample.row is None:
+        return sample.prompt, str(sample.target)
+    return str(sample.row.get("prompt", "")), str(sample.row.get("target", ""))
+
+
+def is_dataset(name: str) -> bool:
+    """Whether a name is a dataset's and no benchmark's."""
+    path = Path(name).expanduser()
+    if name in catalogue() or path.suffix in (".yaml", ".yml") or name.startswith("lm_eval:"):
+        return False
+    return "/" in name or path.suffix in DATA_SUFFIXES or name.startswith("zoo:") or path.exists()

@@ -1,0 +1,77 @@
+"""Benchmarks of kinds ``generation`` and ``code``: a greedy answer, extracted and judged."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from morphing.benchmarks.benchmark import Benchmark
+from morphing.benchmarks.chat import model_texts
+from morphing.benchmarks.encode import Request, fit, prompts
+from morphing.benchmarks.evaluate import Output, Prepared, Progress
+from morphing.benchmarks.extract import extract_answer
+from morphing.benchmarks.generate import generate
+from morphing.benchmarks.load import Sample
+from morphing.benchmarks.metrics import get_metric
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def requests(
+    tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark, samples: Sequence[Sample]
+) -> list[list[Request]]:
+    """For each sample its prompt."""
+    texts, special = model_texts(tokenizer, benchmark, samples)
+    return [[prompt] for prompt in prompts(tokenizer, texts, special)]
+
+
+def score(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prepared: Prepared,
+    batch_size: int | None,
+    progress: Progress,
+) -> tuple[list[Output], int]:
+    """The outputs of the samples, and of how many the prompt's beginning was cut."""
+    benchmark, samples = prepared.benchmark, prepared.samples
+    asked = [request for (request,) in prepared.requests]
+    fitting = fit(model, tokenizer, asked, benchmark.max_new_tokens)
+    written = generate(
+        model,
+        tokenizer,
+        fitting,
+        benchmark.max_new_tokens,
+        benchmark.stop,
+        batch_size,
+        lambda done: progress(done, len(samples)),
+    )
+    answers = [extract_answer(benchmark.extract, text, benchmark.language) for text, _ in written]
+    judge = _run if benchmark.kind == "code" else _compare
+    judged = judge(benchmark, samples, answers)
+    outputs = [
+        Output(sample.id, sample.prompt, text + note, answer, str(sample.target), value, tokens)
+        for sample, (text, tokens), answer, (value, note) in zip(
+            samples, written, answers, judged, strict=True
+        )
+    ]
+    return outputs, sum(request.truncated for request in fitting)
+
+
+_Judged = list[tuple[float, str]]
+"""Scores, and what is noted after each answer's text."""
+
+
+def _compare(benchmark: Benchmark, samples: Sequence[Sample], answers: Sequence[str]) -> _Judged:
+    metric = get_metric(benchmark.metric, benchmark.language)
+    return [
+        (metric(answer, str(sample.target)), "")
+        for sample, answer in zip(samples, answers, strict=True)
+    ]
+
+
+def _run(benchmark: Benchmark, samples: Sequence[Sample], answers: Sequence[str]) -> _Judged:
+    from morphing.benchmarks.code import score_all
+
+    return [
+        (float(execution.passed), "" if execution.passed else f"\n[{execution.reason}]")
+        for execution in score_all(benchmark, samples, answers)
+    ]

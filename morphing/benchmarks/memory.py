@@ -1,0 +1,118 @@
+"""How many rows of tokens to run at once, and fewer where memory runs out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from morphing.errors import MorphingError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What a batch's activations and cache may take. A constant: were it read from the machine, scores
+# in half precision could differ between machines by a rounding of differently padded batches.
+BATCH_BYTES = 2**30
+MAX_BATCH = 128
+
+# Tokens of a forward pass beyond which a device gets no faster, only its rows' lengths more unlike
+# and so their padding longer. Measured on a CPU; a guess for others, which want more at once.
+_TOKENS = {"cpu": 512}
+_TOKENS_ELSEWHERE = 16384
+
+# What torch says where it has no class for it: its CPU allocator, MPS, older CUDA libraries.
+_SIGNS = ("not enough memory", "DefaultCPUAllocator", "out of memory")
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much is done at once."""
+
+    rows: int
+    """Rows whose keys and values are kept at once."""
+    tokens: int | None = None
+    """Tokens of one forward pass, padding included, unless that is a single row."""
+
+    @classmethod
+    def of(cls, model: "PreTrainedModel", length: int, batch_size: int | None) -> "Room":
+        """``batch_size`` rows where it is given, else what suits rows of ``length`` tokens."""
+        if batch_size is not None:
+            return cls(batch_size)
+        tokens = _TOKENS.get(model.device.type, _TOKENS_ELSEWHERE)
+        return cls(default_batch_size(model, length), tokens)
+
+    def at_once(self, length: int) -> int:
+        """How many rows to read ``length`` tokens of in one forward pass."""
+        if self.tokens is None:
+            return self.rows
+        return max(1, min(self.rows, self.tokens // max(1, length)))
+
+    def after(self, error: RuntimeError, rows: int) -> "Room":
+        """Half the room, since ``rows`` did not fit.
+
+        Raises:
+            MorphingError: it was a single row.
+            RuntimeError: ``error`` itself, where it is about something else than memory.
+        """
+        if not out_of_memory(error):
+            raise error
+        if rows <= 1:
+            raise MorphingError(
+                "There is not enough memory to score a single sample: shorten the benchmark's"
+                " prompts or answers, or take a device with more."
+            ) from error
+        return Room(rows // 2, None if self.tokens is None else self.tokens // 2)
+
+
+def default_batch_size(model: "PreTrainedModel", length: int) -> int:
+    """Rows of ``length`` tokens to keep at once: as many as ``BATCH_BYTES`` hold, at most 128.
+
+    Counts the key-value cache in full and one layer's widest activations, from the configuration
+    alone, so the same model always gets the same batches.
+    """
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None) or 1
+    hidden = config.hidden_size
+    head = getattr(config, "head_dim", None) or hidden // heads
+    cached = (
+        2
+        * config.num_hidden_layers
+        * head
+        * (getattr(config, "num_key_value_heads", None) or heads)
+    )
+    active = 4 * hidden + 3 * (getattr(config, "intermediate_size", None) or 4 * hidden)
+    row = length * (cached + active) * model.dtype.itemsize + 4 * config.vocab_size * 2
+    return max(1, min(MAX_BATCH, BATCH_BYTES // row))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that a tensor found no room."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+def in_batches(
+    order: Sequence[int], room: Room, run: Callable[[Sequence[int], Room], None]
+) -> Room:
+    """Call ``run(part, room)`` for ``order`` in parts, smaller ones once memory has run out.
+
+    A part that failed is run again from its beginning.
+
+    Returns:
+        The room that was left.
+
+    Raises:
+        MorphingError: a part of one did not fit.
+    """
+    at = 0
+    while at < len(order):
+        part = order[at : at + room.rows]
+        try:
+            run(part, room)
+        except RuntimeError as error:
+            room = room.after(error, len(part))
+            continue
+        at += len(part)
+    return room

@@ -1,0 +1,95 @@
+"""Benchmarks of kind ``perplexity``: how many bits a text costs a model, by its bytes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from morphing.benchmarks.benchmark import Benchmark
+from morphing.benchmarks.chat import model_texts
+from morphing.benchmarks.encode import Request, context_length, continuations
+from morphing.benchmarks.evaluate import Output, Prepared, Progress
+from morphing.benchmarks.likelihood import log_likelihoods
+from morphing.benchmarks.load import Sample
+from morphing.errors import MorphingError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# What a token costs whose probability is no number, as of a broken merge: float32 knows no smaller
+# one than 2^-149.
+_BITS_OF_A_BROKEN_TOKEN = 149.0
+
+
+def requests(
+    tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark, samples: Sequence[Sample]
+) -> list[list[Request]]:
+    """For each sample its text after its prompt, however long.
+
+    Raises:
+        MorphingError: a text is empty, or a chat template fails.
+    """
+    texts, special = model_texts(tokenizer, benchmark, samples)
+    for sample in samples:
+        if not sample.target:
+            raise MorphingError(
+                f"The text of benchmark {benchmark.name!r} at row {sample.id} is empty and has no"
+                " perplexity: choose a column in which every row has text."
+            )
+    pairs = [(text, str(sample.target)) for text, sample in zip(texts, samples, strict=True)]
+    return [[request] for request in continuations(tokenizer, pairs, special)]
+
+
+def score(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prepared: Prepared,
+    batch_size: int | None,
+    progress: Progress,
+) -> tuple[list[Output], int]:
+    """The outputs of the samples, and of how many the prompt's beginning was cut."""
+    samples = prepared.samples
+    context = context_length(model, 1)
+    split = [list(windows(request, context)) for (request,) in prepared.requests]
+    found = log_likelihoods(
+        model,
+        [[window] for parts in split for window in parts],
+        batch_size,
+        lambda share: progress(int(share * len(samples)), len(samples)),
+    )
+    outputs, truncated, remaining = [], 0, iter(found)
+    for sample, parts in zip(samples, split, strict=True):
+        mine = [next(remaining) for _ in parts]
+        outputs.append(_output(sample, sum(m.logprob for m in mine), sum(m.tokens for m in mine)))
+        truncated += any(each.truncated for each in mine)
+    return outputs, truncated
+
+
+def windows(request: Request, context: int | None) -> Iterator[Request]:
+    """Requests that ask for each token of the answer once and each fit the context.
+
+    As in lm-evaluation-harness: every window but the last asks for as many tokens as it reads, and
+    so sees nothing of the ones before it but one token; the last is moved back until it is full. A
+    prompt is cut to half the context where it and the answer don't fit together.
+    """
+    if context is None or len(request.ids) - 1 <= context:
+        yield request
+        return
+    before = len(request.ids) - request.answer
+    cut = max(0, before - max(1, context // 2))
+    ids, begin = request.ids[cut:], before - cut
+    first = True
+    while begin < len(ids):
+        end = min(len(ids), context + 1 if first else begin + context)
+        start = max(0, end - context - 1)
+        yield Request(ids[start:end], end - begin, bool(cut))
+        begin, first = end, False
+
+
+def _output(sample: Sample, logprob: float, tokens: int) -> Output:
+    text = str(sample.target)
+    bits = -logprob / math.log(2)
+    if not math.isfinite(bits):
+        bits = _BITS_OF_A_BROKEN_TOKEN * tokens
+    cost = bits / len(text.encode())
+    told = f"{bits:.4f} bits, {tokens} tokens"
+    return Output(sample.id, sample.prompt, told, f"{cost:.4f}", text, cost)

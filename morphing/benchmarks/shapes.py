@@ -1,0 +1,388 @@
+"""Shapes that datasets have: from columns and a few rows to a benchmark's fields."""
+
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+Fields = dict[str, Any]
+"""Fields of a declaration: kind, prompt, target and what else the shape needs."""
+
+# Spelt without capitals, spaces and underscores; the likelier ones first.
+# fmt: off
+_QUESTION = (
+    "question", "query", "problem", "instruction", "prompt", "goal", "ctx", "stem", "sentence",
+    "premise", "input", "source",
+)
+_ANSWER = (
+    "answer", "answerkey", "answernumber", "answerindex", "answeridx", "correct", "correctanswer",
+    "gold", "label", "target", "output", "response", "completion", "solution", "cop", "summary",
+    "highlights", "translation", "reference", "ideal", "expected", "answers",
+)
+# fmt: on
+_CONTEXT = ("context", "passage", "paragraph", "article", "story", "support", "input", "background")
+_OPTIONS = ("choices", "options", "endings", "candidates", "mc1targets", "answerchoices", "answers")
+_OPTION_SETS = (
+    *(tuple("abcd"[:n]) for n in (4, 3, 2)),
+    ("a", "b", "c", "d", "e"),
+    *(
+        tuple(f"{word}{at}" for at in letters)
+        for word in ("option", "choice", "ending", "answer", "sol", "op")
+        for letters in ("abcde", "abcd", "abc", "01234", "0123", "12345", "1234", "123", "12")
+    ),
+)
+_RIGHT_AND_WRONG = re.compile(r"(correctanswer|bestanswer)|(distractor|incorrectanswer)s?\d*")
+_TEXT = ("text", "sentence", "content", "review", "tweet", "comment", "document", "title", "body")
+_LABEL = ("label", "labels", "sentiment", "category", "class", "intent", "emotion", "topic")
+_PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"))
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_MOST_CLASSES = 20
+_SHORT = 5  # words; longer answers are compared by how alike they are
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dataset's columns, its first rows and the names of its numbered classes, by column."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Mapping[str, Any]]
+    classes: Mapping[str, Sequence[str]]
+
+    def find(self, names: Iterable[str], *without: str | None) -> str | None:
+        """The first of ``names`` that is a column with values, and not one of the others."""
+        spelt = {_plain(c): c for c in self.columns[::-1] if self.values(c)}
+        found = (spelt[name] for name in names if name in spelt)
+        return next((column for column in found if column not in without), None)
+
+    def values(self, column: str) -> list[Any]:
+        """The column's values in the rows, without those that are missing."""
+        return [row[column] for row in self.rows if row.get(column) is not None]
+
+    def all(self, column: str, test: Callable[[Any], bool]) -> bool:
+        """Whether there are values and all pass."""
+        values = self.values(column)
+        return bool(values) and all(map(test, values))
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[^0-9a-z]", "", column.lower())
+
+
+def ref(column: str) -> str:
+    """A column in a template."""
+    # Jinja has words of its own beside Python's, and `row` is the row itself.
+    taken = keyword.iskeyword(column) or column in ("row", "true", "false", "none", "loop", "self")
+    return column if column.isidentifier() and not taken else f"row[{column!r}]"
+
+
+def show(column: str) -> str:
+    """A column's text in a template."""
+    return "{{ " + ref(column) + " }}"
+
+
+def fields_of(table: Table, given: Mapping[str, str]) -> Fields | None:
+    """The fields that fit, None where nothing does; ``given`` says what some columns are for."""
+    shapes = (_multiple_choice, _classes, _conversation, _translation, _generation, _text)
+    return next((fields for shape in shapes if (fields := shape(table, given))), None)
+
+
+# --- one of several options ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Options of a row: what gives them in a declaration, here, and the columns they are in."""
+
+    choices: str | list[str]
+    of: Callable[[Mapping[str, Any]], list[str]]
+    columns: tuple[str, ...]
+    target: str | None = None
+    """Where the dataset marks the right one among them."""
+
+
+def _multiple_choice(table: Table, given: Mapping[str, str]) -> Fields | None:
+    options = _options(table, given)
+    if options is None:
+        return None
+    question = given.get("prompt") or table.find((*_QUESTION, *_TEXT), *options.columns)
+    answer = given.get("target") or table.find(_ANSWER, question, *options.columns)
+    target = options.target or (answer and _index(table, answer, options))
+    if question is None or not target:
+        return None
+    context = given.get("context") or table.find(_CONTEXT, question, answer, *options.columns)
+    continues = any(_plain(column).startswith("ending") for column in options.columns)
+    before = f"{show(context)}\n" if context and not continues else ""
+    return {
+        "kind": "multiple_choice",
+        "prompt": show(question) if continues else f"{before}Question: {show(question)}\nAnswer:",
+        "choices": options.choices,
+        "target": target,
+        "normalize": "characters",
+    }
+
+
+def _options(table: Table, given: Mapping[str, str]) -> _Options | None:
+    wanted = given.get("choices")
+    if wanted is None or wanted in table.columns:
+        column = wanted or table.find(_OPTIONS)
+        if column is not None and (found := _option_list(table, column)):
+            return found
+    if wanted is not None:
+        return _option_columns(table, re.split(r"\s*,\s*", wanted))
+    spelt = {_plain(column): column for column in table.columns}
+    for names in _OPTION_SETS:
+        if all(name in spelt for name in names):
+            return _option_columns(table, [spelt[name] for name in names])
+    marked = [column for column in table.columns if _RIGHT_AND_WRONG.fullmatch(_plain(column))]
+    right = [column for column in marked if _RIGHT_AND_WRONG.fullmatch(_plain(column))[1]]  # type: ignore[index]
+    if len(right) == 1 and len(marked) > 1 and all(table.all(c, _is_text) for c in marked):
+        wrong = [column for column in marked if column not in right]
+        found = _option_columns(table, [*right, *wrong])
+        return None if found is None else replace(found, target="0")
+    return None
+
+
+def _option_columns(table: Table, columns: Sequence[str]) -> _Options | None:
+    if len(columns) < 2:
+        return None
+    listed = ", ".join(map(ref, columns))
+
+    def of(row: Mapping[str, Any]) -> list[str]:
+        return [str(row[column]) for column in columns if row.get(column) not in (None, "")]
+
+    if all(len(of(row)) == len(columns) for row in table.rows):
+        return _Options([f" {show(column)}" for column in columns], of, tuple(columns))
+    return _Options(f"[{listed}] | select | map('prefixed', ' ')", of, tuple(columns))
+
+
+def _option_list(table: Table, column: str) -> _Options | None:
+    name = ref(column)
+    if table.all(column, lambda value: _is_texts(value) and len(value) > 1):
+        listed, labels = name, ""
+    elif table.all(column, lambda value: _is_struct(value, "text", "label")):
+        listed, labels = f"{name}.text", f"{name}.label"
+    elif table.all(column, lambda value: _is_struct(value, "choices", "labels")):
+        right = "{{ " + name + ".labels.index(1) }}"
+        return _Options(
+            f"{name}.choices | map('prefixed', ' ')",
+            lambda row: row[column]["choices"],
+            (column,),
+            right,
+        )
+    elif table.all(column, lambda value: _is_structs(value, "text", "label")):
+        listed = f"{name} | map(attribute='text')"
+        labels = f"({name} | map(attribute='label') | list)"
+    else:
+        return None
+    choices = f"{listed} | map('prefixed', ' ')"
+    if not labels:
+        return _Options(choices, lambda row: list(row[column]), (column,))
+    answer = table.find(_ANSWER, column)
+    if answer is None:
+        return None
+    return _Options(choices, lambda row: [], (column,), _in(labels, ref(answer)))
+
+
+def _in(listed: str, value: str) -> str:
+    return "{{ " + f"{listed}.index({value})" + " }}"
+
+
+def _index(table: Table, answer: str, options: _Options) -> str | None:
+    """The template of the right option's index, from however the answer is written."""
+    pairs = [(row.get(answer), options.of(row)) for row in table.rows]
+    name = ref(answer)
+    if all(value in texts for value, texts in pairs):
+        listed = ", ".join(map(ref, options.columns))
+        return _in(f"[{listed}]" if len(options.columns) > 1 else ref(options.columns[0]), name)
+    if all(isinstance(v, str) and re.fullmatch(r"\W*[A-Za-z]\W*", v) for v, _ in pairs):
+        letter = f"({name} | upper | replace('(', '') | replace(')', '')).strip(' .')"
+        return _in(f"'{_LETTERS[: max(len(texts) for _, texts in pairs)]}'", letter)
+    if not all(re.fullmatch(r"\d+", str(value)) for value, _ in pairs):
+        return None
+    numbers = [(int(str(value)), len(texts)) for value, texts in pairs]
+    if all(number < count for number, count in numbers):
+        return show(answer)
+    if all(1 <= number <= count for number, count in numbers):
+        return "{{ " + name + " | int - 1 }}"
+    return None
+
+
+# --- one of a few classes ------------------------------------------------------------------------
+
+
+def _classes(table: Table, given: Mapping[str, str]) -> Fields | None:
+    asked = given.get("prompt")
+    pair = next((p for p in _PAIRS if all(table.find([name]) for name in p)), None)
+    text = asked or table.find((*_TEXT, *_QUESTION))
+    label = given.get("target") or table.find((*_LABEL, *_ANSWER), text)
+    if text is None or label is None:
+        return None
+    named = _named_classes(table, label)
+    if named is None:
+        return None
+    names, target = named
+    context = given.get("context") or table.find(_CONTEXT, text, label)
+    columns = [table.find([name]) for name in pair] if pair and not asked else [context, text]
+    asking = "".join(f"{_title(c)}: {show(c)}\n" for c in columns if c is not None)
+    return {
+        "kind": "multiple_choice",
+        "prompt": f"{asking}{_title(label)}:",
+        "choices": [f" {name}" for name in names],
+        "target": target,
+    }
+
+
+def _named_classes(table: Table, label: str) -> tuple[Sequence[str], str] | None:
+    """The names of a column's classes, and the template of a row's index among them."""
+    values = table.values(label)
+    if names := table.classes.get(label):
+        return (names, show(label)) if len(names) > 1 else None
+    if values and all(isinstance(value, bool) for value in values):
+        return ("no", "yes"), "{{ " + ref(label) + " | int }}"
+    if not values or not all(_is_text(value) and "{" not in value for value in values):
+        return None
+    names = sorted(set(values))
+    # Answers in words recur too, but seldom: classes do all the time.
+    if not 2 <= len(names) <= min(_MOST_CLASSES, len(values) // 3):
+        return None
+    numeric = all(re.fullmatch(r"-?[\d.,]+", name) for name in names)
+    return None if numeric else (names, _in(repr(names), ref(label)))
+
+
+def _title(column: str) -> str:
+    return column.replace("_", " ").strip().capitalize()
+
+
+# --- a written answer ----------------------------------------------------------------------------
+
+
+def _generation(table: Table, given: Mapping[str, str]) -> Fields | None:
+    question = given.get("prompt") or table.find(_QUESTION)
+    answer = given.get("target") or table.find(_ANSWER, question)
+    context = given.get("context") or table.find(_CONTEXT, question, answer)
+    if question is None and context is not None and answer is not None:
+        text = f"{show(context)}\n\n{_title(answer)}:"
+        return {"prompt": text, **_answered(table, answer)}
+    if question is None or answer is None or not table.all(question, _is_text):
+        return None
+    answered = _answered(table, answer)
+    if not answered:
+        return None
+    if answered.get("extract") == "boxed":
+        asked = show(question) + "\n\nReason step by step and end with the answer in \\boxed{}."
+    elif _plain(question) in ("instruction", "prompt", "input"):
+        asked = show(question)
+        if context is not None:
+            asked += "{% if " + ref(context) + " %}\n\n" + show(context) + "{% endif %}"
+    else:
+        before = f"{show(context)}\n\n" if context is not None else ""
+        asked = f"{before}Question: {show(question)}\nAnswer:"
+    return {"prompt": asked, **answered}
+
+
+def _answered(table: Table, answer: str) -> Fields:
+    """How an answer is found and compared, from what the column's answers look like."""
+    fields: Fields = {"kind": "generation", "chat": True, "target": show(answer)}
+    name = ref(answer)
+    if table.all(answer, lambda value: isinstance(value, Mapping) and _is_texts(value.get("text"))):
+        return fields | {"target": "{{ " + name + ".text[0] }}", **_SHORT_TEXT}
+    if table.all(answer, lambda value: isinstance(value, Mapping) and "value" in value):
+        return fields | {"target": "{{ " + name + ".value }}", **_SHORT_TEXT}
+    if table.all(answer, _is_texts):
+        return fields | {"target": "{{ " + name + "[0] }}", **_SHORT_TEXT}
+    if table.all(answer, lambda value: isinstance(value, str) and "####" in value):
+        last = "{{ " + name + ".split('####')[-1].strip() }}"
+        return fields | {"target": last, **_NUMBER}
+    if table.all(answer, lambda value: isinstance(value, str) and "\\boxed" in value):
+        return fields | {"target": "{{ " + name + " | boxed }}", **_BOXED}
+    if table.find(["problem"]) and table.find(["solution"], answer):
+        return fields | _BOXED
+    if table.all(answer, _is_number):
+        return fields | _NUMBER
+    if not table.all(answer, lambda value: isinstance(value, str)):
+        return {}
+    words = sorted(len(value.split()) for value in table.values(answer))
+    return fields | (_SHORT_TEXT if words[len(words) // 2] <= _SHORT else _LONG_TEXT)
+
+
+_NUMBER: Fields = {"extract": "last_number", "metric": "numeric", "max_new_tokens": 320}
+_BOXED: Fields = {"extract": "boxed", "metric": "math", "max_new_tokens": 1024}
+_SHORT_TEXT: Fields = {"extract": "first_line", "metric": "f1", "max_new_tokens": 32}
+_LONG_TEXT: Fields = {"metric": "rougeL", "max_new_tokens": 256}
+
+
+def _conversation(table: Table, given: Mapping[str, str]) -> Fields | None:
+    column = table.find(("messages", "conversations", "conversation", "dialog"))
+    if given or column is None:
+        return None
+    for role, content, asker, answerer in (
+        ("role", "content", "user", "assistant"),
+        ("from", "value", "human", "gpt"),
+    ):
+        if all(_is_structs(value, role, content) for value in table.values(column)):
+            by = f"{ref(column)} | selectattr('{role}', 'equalto', "
+            asked, answered = (
+                "{{ (" + f"{by}'{who}') | first)['{content}']" + " }}" for who in (asker, answerer)
+            )
+            fields = {"kind": "generation", "prompt": asked, "target": answered, "chat": True}
+            return fields | _LONG_TEXT
+    return None
+
+
+def _translation(table: Table, given: Mapping[str, str]) -> Fields | None:
+    column = table.find(["translation"])
+    if given or column is None or not table.all(column, lambda value: isinstance(value, Mapping)):
+        return None
+    languages = list(table.values(column)[0])
+    if len(languages) < 2:
+        return None
+    source, into = languages[:2]
+    one, other = ("{{ " + f"{ref(column)}['{language}']" + " }}" for language in (source, into))
+    return {
+        "kind": "generation",
+        "prompt": f"Text ({source}): {one}\nText ({into}):",
+        "target": other,
+        "language": into,
+        "extract": "first_line",
+        "metric": "chrf",
+        "chat": True,
+    }
+
+
+def _text(table: Table, given: Mapping[str, str]) -> Fields | None:
+    """Text alone, to be predicted. With labels nothing can be made of it would be the wrong use."""
+    text = given.get("target") or table.find(_TEXT)
+    if text is None or not table.all(text, lambda value: isinstance(value, str)):
+        return None
+    if "target" not in given and table.find((*_LABEL, *_ANSWER), text):
+        return None
+    asked = show(given["prompt"]) if "prompt" in given else ""
+    return {"kind": "perplexity", "prompt": asked, "target": show(text)}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value))
+
+
+def _is_struct(value: Any, *keys: str) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(value.get(k), list | tuple) for k in keys)
+
+
+def _is_structs(value: Any, *keys: str) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(each, Mapping) and all(k in each for k in keys) for each in value)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    text = str(value).strip()
+    return isinstance(value, int | float) or bool(re.fullmatch(r"[-−]?[\d,]+(\.\d+)?", text))

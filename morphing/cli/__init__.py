@@ -1,0 +1,80 @@
+"""The ``morphing`` command: the app's verbs for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from morphing.cli.common import fail
+from morphing.cli.models import export, merge, push
+from morphing.cli.runs import front, pause, resume, search, stop, worker
+from morphing.cli.scores import benchmarks, evaluate
+from morphing.cli.services import app_command, job
+from morphing.errors import MorphingError
+
+app = typer.Typer(
+    help="Search merge recipes for the best trade-offs between fine-tuned models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options before the verb; ``--debug`` is read by :func:`main`."""
+
+
+for verb in (
+    search,
+    worker,
+    front,
+    evaluate,
+    benchmarks,
+    merge,
+    export,
+    push,
+    pause,
+    stop,
+    resume,
+    job,
+):
+    app.command()(verb)
+app.command(name="app")(app_command)
+
+
+def main() -> None:
+    """Run the command; a failure ends in one sentence, or a traceback with ``--debug``."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    _quiet_libraries(debug)
+    try:
+        app(args=arguments, prog_name="morphing")
+    except MorphingError as error:
+        if debug:
+            raise
+        fail(str(error))
+    except Exception as error:
+        if debug:
+            raise
+        fail(f"Unexpected {type(error).__name__}: {error} (run with --debug for the traceback)")
+
+
+def _quiet_libraries(debug: bool) -> None:
+    """Progress bars and notes of the libraries would tear ours apart."""
+    import logging
+    import os
+    import warnings
+
+    if debug:
+        return
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")

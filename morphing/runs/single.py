@@ -1,0 +1,118 @@
+"""One model by itself in memory: a checkpoint, or an adapter on its base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from morphing.devices import check_memory, resolve_device
+from morphing.errors import MorphingError
+from morphing.runs.workbench import Progress, quiet, unmerged
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from morphing.sources.source import Inspection, Source
+
+
+@dataclass(frozen=True)
+class Single:
+    """A loaded model, ready to be scored."""
+
+    name: str
+    """Pinned: ``zoo:base``, ``org/name@<commit>`` or a folder."""
+    base: str | None
+    """Of an adapter, its base, pinned too."""
+    model: PreTrainedModel
+    tokenizer: Any
+
+
+def load_single(
+    name: str,
+    base: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    token: str | None = None,
+    progress: Progress = quiet,
+) -> Single:
+    """Load a model as a run scores it by itself.
+
+    Args:
+        name: a Hub id, a folder or a zoo model; a checkpoint or a PEFT adapter.
+        base: what an adapter is put on; by default what its own configuration names.
+        device: as in a run spec.
+        dtype: of the weights; ``auto`` is the checkpoint's own.
+        token: for the Hub.
+        progress: called with what is being done.
+
+    Raises:
+        MorphingError: it cannot be had, has no base or needs none, or the memory is too small (said
+            before anything is downloaded).
+    """
+    import torch
+    from transformers.utils import logging
+
+    from morphing.merging.morph import required_memory
+    from morphing.sources.source import download, inspect, pin
+
+    logging.disable_progress_bar()  # ``progress`` shows the loading
+    where = resolve_device(device)
+    found = inspect(pin(name, token), token)
+    under = _base_of(found, base, token)
+    stored = under or found
+    kept = getattr(torch, stored.dtype if dtype == "auto" else dtype)
+    check_memory(required_memory(stored, [found] if under else [], kept, "disk"), where)
+
+    def fetched(model: Inspection) -> Source:
+        progress(f"getting {model.name}", 0, 0)
+
+        def megabytes(done: int, total: int) -> None:
+            progress(f"downloading {model.name} (MB)", done // 10**6, total // 10**6)
+
+        return download(model.name, token, megabytes)
+
+    source, ground = fetched(found), fetched(under) if under else None
+    progress("loading", 0, 0)
+    if ground is None:
+        return Single(found.name, None, *_checkpoint(source, where, kept))
+    return Single(found.name, ground.name, *_adapted(source, ground, where, kept))
+
+
+def _base_of(found: Inspection, base: str | None, token: str | None) -> Inspection | None:
+    from morphing.sources.source import inspect, pin
+
+    if not found.adapter:
+        if base is not None:
+            raise MorphingError(f"{found.name} is a whole model, no adapter: leave out the base.")
+        return None
+    named = base or next(iter(found.base_models), None)
+    if named is None:
+        raise MorphingError(
+            f"The adapter {found.name} does not say what it was trained on: name its base."
+        )
+    under = inspect(pin(named, token), token)
+    if under.adapter:
+        raise MorphingError(f"The base {named} is an adapter itself: name a whole model.")
+    return under
+
+
+def _checkpoint(
+    source: Source, device: torch.device, dtype: torch.dtype
+) -> tuple[PreTrainedModel, Any]:
+    from morphing.sources.checkpoint import load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(source)
+    model: Any = load_model(source, dtype)
+    return model.to(device), tokenizer
+
+
+def _adapted(
+    adapter: Source, base: Source, device: torch.device, dtype: torch.dtype
+) -> tuple[PreTrainedModel, Any]:
+    from morphing.merging.morph import Morpher
+
+    # The way a run scores an adapter that is one of its sources: the same weights, bit for bit.
+    morpher = Morpher(base, [adapter], device, dtype, "disk", compiled=False)
+    morpher.morph(unmerged(adapter.name, str(dtype).removeprefix("torch.")))
+    return morpher.model, morpher.tokenizer

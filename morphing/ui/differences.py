@@ -1,0 +1,194 @@
+"""The tab "Differences": where two models answer the same samples differently."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from morphing.errors import MorphingError
+from morphing.runs.run import Run
+from morphing.ui import session
+from morphing.ui.cards import empty, short_name
+from morphing.ui.handlers import guarded
+from morphing.ui.scene import Scene, View, trial_number
+
+Row = dict[str, Any]
+
+_PEEK = 40
+"""Samples shown at a time."""
+_LONGEST_ANSWER = 220
+_SHOW = {
+    "differ": "All differences",
+    "ahead": "Only this one right",
+    "behind": "Only the other right",
+    "neither": "Both wrong, otherwise",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two models answered to one sample."""
+
+    mine: Row
+    other: Row
+
+    @property
+    def verdict(self) -> str:
+        """Which is better: ``ahead`` (mine), ``behind``, ``both`` or ``neither`` good."""
+        mine, other = self.mine["score"], self.other["score"]
+        if mine == other:
+            return "both" if mine >= 1 else "neither"
+        return "ahead" if mine > other else "behind"
+
+    @property
+    def differs(self) -> bool:
+        """Whether the answers are not the same."""
+        return bool(
+            self.mine["score"] != self.other["score"] or self.mine["answer"] != self.other["answer"]
+        )
+
+
+def pairs_of(mine: Sequence[Row], other: Sequence[Row]) -> list[Pair]:
+    """The samples both have answered, in the first one's order."""
+    known = {row["id"]: row for row in other}
+    return [Pair(row, known[row["id"]]) for row in mine if row["id"] in known]
+
+
+def lead(pairs: Sequence[Pair]) -> tuple[float, float]:
+    """How much better mine is in the mean, and that difference's standard error, by pairs."""
+    differences = [pair.mine["score"] - pair.other["score"] for pair in pairs]
+    mean = math.fsum(differences) / len(differences)
+    spread = math.fsum((each - mean) ** 2 for each in differences)
+    count = len(differences)
+    return mean, math.sqrt(spread / (count - 1) / count) if count > 1 else 0.0
+
+
+def differences_tab(current: gr.Textbox, shown_trial: gr.State) -> list[View]:
+    """Build the tab: the trial in focus against a member of the front, a source or the base."""
+    with gr.Row(elem_classes="m-against"):
+        which = gr.Dropdown([], label="Benchmark", interactive=True, min_width=150)
+        other = gr.Dropdown([], label="Against", interactive=True, min_width=150, elem_id="against")
+        show = gr.Dropdown(
+            [(label, key) for key, label in _SHOW.items()],
+            value="differ",
+            label="Show",
+            interactive=True,
+            min_width=150,
+            elem_id="differ-show",
+        )
+    table = gr.HTML(apply_default_css=False, elem_id="differences")
+
+    @guarded()
+    def compare(
+        name: str, number: int | None, benchmark: str | None, against: str | None, kind: str
+    ) -> str:
+        run = session.find_run(name)
+        if run is None or number is None or benchmark is None or not against:
+            return ""
+        mine = run.outputs(number).get(benchmark, [])
+        theirs = _outputs(run, against).get(benchmark, [])
+        title = short_name(against) if trial_number(against) is None else against.capitalize()
+        return differences(pairs_of(mine, theirs), kind, f"Trial {number}", title)
+
+    for part in (shown_trial, which, other, show):
+        part.change(
+            compare,
+            [current, shown_trial, which, other, show],
+            table,
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+    return [
+        View(other, lambda s: (s.mark, s.focus), _others),
+        View(which, lambda s: s.run.name, benchmark_choices),
+    ]
+
+
+def benchmark_choices(scene: Scene | None) -> gr.Dropdown:
+    """The benchmarks that are objectives, the first chosen."""
+    scores = scene.objectives.scores if scene else ()
+    choices = [(score.title, score.name) for score in scores]
+    return gr.Dropdown(choices=choices, value=scores[0].name if scores else None)
+
+
+def _outputs(run: Run, member: str) -> dict[str, list[Row]]:
+    number = trial_number(member)
+    if number is not None:
+        return run.outputs(number)
+    if member not in (run.spec.base, *run.spec.sources):
+        raise MorphingError(f"{member} is no model of this run: pick another.")
+    return run.reference_outputs("search", member)
+
+
+def _others(scene: Scene | None) -> gr.Dropdown:
+    """The front without the trial in focus, the sources, the base."""
+    if scene is None:
+        return gr.Dropdown(choices=[], value=None)
+    front = [f"trial {number}" for number in scene.figures.front if number != scene.focus]
+    models = [model for model in scene.models[::-1] if model in scene.references]
+    choices = [(scene.title(member), member) for member in (*front, *models)]
+    return gr.Dropdown(choices=choices, value=choices[0][1] if choices else None)
+
+
+def differences(pairs: Sequence[Pair], kind: str, mine: str, other: str) -> str:
+    """How the two stand, and the samples of one kind, side by side."""
+    if not pairs:
+        return empty("Nothing to compare", "The two have answered no sample in common.")
+    counts = Counter(pair.verdict for pair in pairs)
+    chosen = [pair for pair in pairs if pair.differs and (kind == "differ" or pair.verdict == kind)]
+    return _standing(pairs, counts, mine, other) + _table(chosen, mine, other)
+
+
+def _standing(pairs: Sequence[Pair], counts: Counter[str], mine: str, other: str) -> str:
+    ahead, error = lead(pairs)
+    parts = (
+        ("both", "both right"),
+        ("ahead", f"only {mine}"),
+        ("behind", f"only {other}"),
+        ("neither", "neither"),
+    )
+    bar = "".join(
+        f'<i class="{key}" style="flex-grow:{counts[key]}"></i>' for key, _ in parts if counts[key]
+    )
+    legend = "".join(
+        f'<li><i class="{key}"></i>{escape(label)} <b>{counts[key]}</b></li>'
+        for key, label in parts
+    )
+    sign = f"{100 * ahead:+.1f}".replace("-", "−")
+    return (
+        f'<p class="m-lead"><b>{escape(mine)}</b> is <b>{sign}</b> points from'
+        f" <b>{escape(other)}</b> <small>± {100 * error:.1f} on the same {len(pairs)}"
+        f' samples</small></p><div class="m-standing" role="img" aria-label="'
+        f'{escape(", ".join(f"{label} {counts[key]}" for key, label in parts))}">{bar}</div>'
+        f'<ul class="m-legend m-verdicts">{legend}</ul>'
+    )
+
+
+def _table(pairs: Sequence[Pair], mine: str, other: str) -> str:
+    if not pairs:
+        return empty("No such sample", "Here the two answer alike.")
+    body = "".join(
+        f"<tr><td>{escape(str(pair.mine['prompt'])[-400:])}</td>"
+        f"<td>{escape(str(pair.mine['target']))}</td>"
+        f"<td>{_answer(pair.mine)}</td><td>{_answer(pair.other)}</td></tr>"
+        for pair in pairs[:_PEEK]
+    )
+    more = f"<p class='m-step'>{len(pairs) - _PEEK} more not shown</p>" if pairs[_PEEK:] else ""
+    return (
+        '<div class="m-scroll m-answers"><table class="m-table"><thead><tr><th>Asked</th>'
+        f"<th>Expected</th><th>{escape(mine)}</th><th>{escape(other)}</th></tr></thead>"
+        f"<tbody>{body}</tbody></table></div>{more}"
+    )
+
+
+def _answer(row: Row) -> str:
+    right = row["score"] >= 1
+    share = "" if row["score"] in (0, 1) else f" <small>{row['score']:.2f}</small>"
+    mark = '<b class="right">✓</b>' if right else '<b class="wrong">✗</b>'
+    text = str(row["answer"])
+    shown = text if len(text) <= _LONGEST_ANSWER else f"{text[:_LONGEST_ANSWER]}…"
+    return f"{mark} {escape(shown) or '<small>(nothing)</small>'}{share}"

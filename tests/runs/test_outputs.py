@@ -1,0 +1,16 @@
+"""Per-sample outputs are read back as they were written."""
+
+from pathlib import Path
+
+from morphing.benchmarks.evaluate import Output
+from morphing.runs.trial import read_outputs, write_outputs
+
+
+def test_whatever_a_model_writes_is_read_back(tmp_path: Path) -> None:
+    text = "a\u2028b\u2029c\x85d\x0ce\nf\r\x1c"
+    output = Output("test/0", text, text, text, text, 0.5)
+    path = tmp_path / "00000.jsonl.gz"
+    write_outputs(path, {"one": [output, output], "two": [output]})
+    assert read_outputs(path) == {"one": [vars(output)] * 2, "two": [vars(output)]}
+    write_outputs(path, {"one": []})
+    assert read_outputs(path) == {}

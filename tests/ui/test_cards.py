@@ -1,0 +1,11 @@
+"""Small pieces of HTML."""
+
+from morphing.runs.trial import Result
+from morphing.ui.cards import cut_note, cut_remark
+
+
+def test_cut_prompts_are_said_where_there_are_some() -> None:
+    assert cut_note(0) == "" and "3 prompts cut" in cut_note(3)
+    scored = [Result(0.5, 40, 0.1, truncated) for truncated in (0, 7, 2)]
+    assert cut_remark("GSM8K", scored) == "7 of 40 prompts of GSM8K were too long and were cut."
+    assert cut_remark("GSM8K", scored[:1]) == cut_remark("GSM8K", []) == ""
