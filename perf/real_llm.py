@@ -50,7 +50,7 @@ MAWPS = {
 
 def spec(*, quick: bool) -> dict[str, Any]:
     """MM-MO over the two adapters; its paper's 30 evaluations."""
-    samples, holdout = (8, 8) if quick else (64, 200)
+    samples, holdout = (8, 8) if quick else (32, 100)
     sizes = {"samples": samples, "holdout": holdout}
     return {
         "name": "real-llm",
