@@ -122,10 +122,6 @@ class Rows(DynamicCache):
     def width(self) -> int:
         return int(self.layers[0].width)
 
-    def extended(self, tokens: Sequence[int]) -> None:
-        """Note that the model has just read so many tokens of each row."""
-        self.lengths = [a + b for a, b in zip(self.lengths, tokens, strict=True)]
-
     def take(
         self, rows: Sequence[int], lengths: Sequence[int], room: int, places: int = 0
     ) -> "Rows":

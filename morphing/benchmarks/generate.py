@@ -87,8 +87,8 @@ def _continuous(
             fewest = min(len(waiting), max(1, room.rows // _REFILL))
             try:
                 if waiting and free >= fewest:
-                    new = len(prompts[waiting[0]].ids) - len(beginning)
-                    now = waiting[: min(free, room.at_once(new))]
+                    new = [len(prompts[at].ids) - len(beginning) for at in waiting[:free]]
+                    now = waiting[next(room.parts(new))]
                     batch.read([(at, prompts[at].ids) for at in now])
                     del waiting[: len(now)]
                 else:

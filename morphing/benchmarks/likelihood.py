@@ -167,24 +167,24 @@ def _shared(
 ) -> Iterator[_Read]:
     ordered = [questions[at] for at in by_length([len(q.stem.ids) for q in questions])]
     pieces = [(at, piece) for at, question in enumerate(ordered) for piece in question.branches]
-    cache, begin = None, 0
-    while begin < len(ordered):
-        longest = len(ordered[begin].stem.ids) - sum(header.lengths)
-        part = [question.stem for question in ordered[begin:][: room.at_once(longest)]]
-        places = len(ordered) - len(part) if pieces and cache is None else 0
-        read, rest = reader.open([stem.ids for stem in part], header, places=places)
-        yield from _scan(reader, read, rest, part)
+    stems = [question.stem for question in ordered]
+    known = sum(header.lengths)
+    cache: Rows | None = None
+    for part in room.parts([len(stem.ids) - known for stem in stems]):
+        now = stems[part]
+        places = len(stems) - len(now) if pieces and cache is None else 0
+        read, rest = reader.open([stem.ids for stem in now], header, places=places)
+        yield from _scan(reader, read, rest, now)
         if cache is None:
             cache = read
         elif pieces:
             cache.join(read)
-        begin += len(part)
+    if cache is None:
+        return
     pieces.sort(key=lambda pair: -len(pair[1].ids))
-    while pieces and cache is not None:
-        longest = len(pieces[0][1].ids)
-        count = max(1, min(room.at_once(longest), _columns(reader, longest)))
-        now, pieces = pieces[:count], pieces[count:]
-        rows, branches = [at for at, _ in now], [branch for _, branch in now]
+    for part in room.parts([len(piece.ids) for _, piece in pieces], _columns(reader, 1)):
+        rows, branches = [at for at, _ in pieces[part]], [piece for _, piece in pieces[part]]
+        longest = len(branches[0].ids)
         copy = cache.take(rows, [cache.lengths[at] for at in rows], longest)
         if len(branches) == 1:
             yield from _scan(reader, copy, [branches[0].ids], branches)
@@ -235,11 +235,9 @@ def _whole(reader: Reader, questions: Sequence[_Question], room: Room) -> Iterat
         if stem.reads:
             pieces.append(stem)
     pieces.sort(key=lambda piece: -len(piece.ids))
-    while pieces:
-        width = len(pieces[0].ids)
-        count = max(1, min(room.at_once(width), _columns(reader, width)))
-        now, pieces = pieces[:count], pieces[count:]
-        keep = width - min(piece.first for piece in now)
+    for part in room.parts([len(piece.ids) for piece in pieces], _columns(reader, 1)):
+        now = pieces[part]
+        keep = len(now[0].ids) - min(piece.first for piece in now)
         logits, offset = reader.alone([piece.ids for piece in now], keep)
         for piece, scores in zip(now, logits, strict=True):
             yield from _values(scores, offset, piece.reads)

@@ -1,6 +1,6 @@
 """How many rows of tokens to run at once, and fewer where memory runs out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 BATCH_BYTES = 2**30
 MAX_BATCH = 128
 
-# Tokens of a forward pass beyond which a device gets no faster, only its rows' lengths more unlike
-# and so their padding longer. Measured on a CPU; a guess for others, which want more at once.
+# Tokens of a forward pass beyond which a device gets no faster, and how many tokens' time a pass
+# takes beyond that of its tokens (to read the weights). Measured on a CPU; a guess for others.
 _TOKENS = {"cpu": 512}
 _TOKENS_ELSEWHERE = 16384
+_PASS = {"cpu": 32}
+_PASS_ELSEWHERE = 512
 
 # What torch says where it has no class for it: its CPU allocator, MPS, older CUDA libraries.
 _SIGNS = ("not enough memory", "DefaultCPUAllocator", "out of memory")
@@ -33,20 +35,47 @@ class Room:
     """Rows whose keys and values are kept at once."""
     tokens: int | None = None
     """Tokens of one forward pass, padding included, unless that is a single row."""
+    pass_cost: int = 0
+    """What a forward pass costs in tokens."""
 
     @classmethod
     def of(cls, model: "PreTrainedModel", length: int, batch_size: int | None) -> "Room":
         """``batch_size`` rows where it is given, else what suits rows of ``length`` tokens."""
         if batch_size is not None:
             return cls(batch_size)
-        tokens = _TOKENS.get(model.device.type, _TOKENS_ELSEWHERE)
-        return cls(default_batch_size(model, length), tokens)
+        kind = model.device.type
+        return cls(
+            default_batch_size(model, length),
+            _TOKENS.get(kind, _TOKENS_ELSEWHERE),
+            _PASS.get(kind, _PASS_ELSEWHERE),
+        )
 
-    def at_once(self, length: int) -> int:
-        """How many rows to read ``length`` tokens of in one forward pass."""
-        if self.tokens is None:
-            return self.rows
-        return max(1, min(self.rows, self.tokens // max(1, length)))
+    def parts(self, lengths: Sequence[int], most: int | None = None) -> Iterator[slice]:
+        """The rows of these ``lengths``, the longest first, that each forward pass reads.
+
+        Padding and passes together cost the least; with a batch size given a pass has so many rows
+        instead. ``most`` is another limit on the tokens of a pass.
+        """
+        count = len(lengths)
+        limits = [tokens for tokens in (self.tokens, most) if tokens is not None]
+
+        def fit(at: int) -> int:
+            rows = (limit // max(1, lengths[at]) for limit in limits)
+            return max(1, min(self.rows, count - at, *rows))
+
+        first = [fit(at) for at in range(count)]
+        if self.tokens is not None:
+            # From the last row on: the least that all rows from this one on can cost.
+            least = [0] * (count + 1)
+            for at in reversed(range(count)):
+                ways = range(1, first[at] + 1)
+                costs = [rows * lengths[at] + least[at + rows] for rows in ways]
+                least[at] = min(costs) + self.pass_cost
+                first[at] = ways[costs.index(min(costs))]
+        at = 0
+        while at < count:
+            yield slice(at, at + first[at])
+            at += first[at]
 
     def after(self, error: RuntimeError, rows: int) -> "Room":
         """Half the room, since ``rows`` did not fit.
@@ -62,7 +91,8 @@ class Room:
                 "There is not enough memory to score a single sample: shorten the benchmark's"
                 " prompts or answers, or take a device with more."
             ) from error
-        return Room(rows // 2, None if self.tokens is None else self.tokens // 2)
+        tokens = None if self.tokens is None else self.tokens // 2
+        return Room(rows // 2, tokens, self.pass_cost)
 
 
 def default_batch_size(model: "PreTrainedModel", length: int) -> int:

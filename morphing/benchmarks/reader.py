@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 
 Tokens = tuple[int, ...]
 
-_HEADER_TOKENS = 16
-"""A common beginning of fewer tokens is not worth a forward pass of its own."""
-_HEADER_ROWS = 4
-"""Nor is one of fewer rows."""
+_WORTH = 64
+"""A forward pass for a common beginning must spare so many tokens."""
 
 
 def common_prefix(rows: Sequence[Tokens]) -> int:
@@ -29,10 +27,10 @@ def common_prefix(rows: Sequence[Tokens]) -> int:
 
 def worth_sharing(rows: Sequence[Tokens], most: int) -> Tokens:
     """The beginning that all rows share, at most ``most`` tokens; none where it wouldn't pay."""
-    if len(rows) < _HEADER_ROWS:
+    if not rows:
         return ()
     length = min(common_prefix(rows), most)
-    return rows[0][:length] if length >= _HEADER_TOKENS else ()
+    return rows[0][:length] if length * (len(rows) - 1) >= _WORTH else ()
 
 
 class Reader:

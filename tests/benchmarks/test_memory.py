@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from morphing.benchmarks.encode import Request
 from morphing.benchmarks.generate import generate
 from morphing.benchmarks.likelihood import log_likelihoods
+from morphing.benchmarks.memory import Room
 from morphing.errors import MorphingError
 from tests.benchmarks.architectures import Letters, make
 from tests.benchmarks.test_generate import prompts
@@ -80,3 +81,16 @@ def test_other_errors_are_not_taken_for_it() -> None:
         pytest.raises(RuntimeError, match="mat1 and mat2"),
     ):
         log_likelihoods(model, [[Request((3, 4), 1)]], None, lambda share: None)
+
+
+def test_passes_are_cut_where_padding_costs_more_than_a_pass() -> None:
+    room = Room(rows=8, tokens=100, pass_cost=10)
+    lengths = [40, 39, 12, 12, 11, 3, 3, 3]
+    assert [part.stop for part in room.parts(lengths)] == [2, 5, 8]
+    # Two passes instead of three would save a pass and pad three rows of 3 by 9 tokens each.
+    assert [part.stop for part in Room(8, 100, 30).parts(lengths)] == [2, 8]
+    assert [part.stop for part in Room(8, 100, 30).parts(lengths, most=48)] == [1, 2, 5, 8]
+    assert [part.stop for part in Room(3).parts(lengths)] == [3, 6, 8]
+    assert [part.stop for part in Room(3).parts(lengths, most=48)] == [1, 2, 5, 8]
+    assert list(room.parts([500])) == [slice(0, 1)]
+    assert not list(room.parts([]))

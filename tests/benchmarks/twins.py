@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LANGUAGES = ("en", "ja", "zh", "es")
 MAWPS = "morphing-testbed/mawps"
+NUMBER = "(-?[$0-9.,]{2,})|(-?[0-9]+)"
+"""The harness's pattern for the last number of an answer to GSM8K."""
 REVIEWS = "cornell-movie-review-data/rotten_tomatoes"
 Row = dict[str, Any]
 
@@ -137,7 +139,7 @@ def _like(benchmark: Benchmark, tokens: int) -> Row:
                     {
                         "function": "regex",
                         "group_select": -1,
-                        "regex_pattern": "(-?[$0-9.,]{2,})|(-?[0-9]+)",
+                        "regex_pattern": NUMBER,
                     },
                     {"function": "take_first"},
                 ],
@@ -403,6 +405,23 @@ def _compare_texts(
     if numbers and numbers[0] != numbers[1]:
         end = text[-60:]
         found.elsewhere.append(f"{ours.id}: {numbers[0]!r} for {answer!r} in {end!r}")
+
+
+def solutions() -> Agreement:
+    """Our `last_number` and the harness's filter on GSM8K's written solutions, without their last
+    line, which has the answer alone."""
+    from lm_eval.filters.extraction import RegexFilter
+
+    find = RegexFilter(NUMBER, group_select=-1)
+    texts = [str(row["answer"]).partition("\n####")[0] for row in _rows("openai/gsm8k")]
+    found = Agreement("solutions", len(texts), extraction=0)
+    for text, (number,) in zip(texts, find.apply([[text] for text in texts], []), strict=True):
+        mine = extract_answer("last_number", text, "en")
+        found.same += mine == _plain(number)
+        if mine != _plain(number):
+            found.elsewhere.append(f"{mine!r} for {number!r} in {text[-60:]!r}")
+    found.extraction = found.same
+    return found
 
 
 def _plain(number: str) -> str:

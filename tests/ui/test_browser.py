@@ -69,6 +69,9 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     page.locator("#own-view [data-value='unused:hint']").click()
     expect(examples.first).not_to_contain_text("sum")
     page.get_by_text("Change how it is asked and scored").click()
+    # What the last click changed arrives before anything is typed over it.
+    expect(page.locator("#own-prompt textarea")).to_have_value(re.compile("question"))
+    page.wait_for_timeout(2 * SECOND)
     page.locator("#own-prompt textarea").fill("{{ question")
     expect(page.locator("#own-view .m-error")).to_contain_text("prompt")
     page.locator("#own-prompt textarea").fill("{{ question }}")
