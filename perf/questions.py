@@ -69,7 +69,7 @@ def cases(hub: Path | None, quick: bool) -> list[Case]:
             "few-shot",
             f"GSM8K: as endings, after {SHOTS} solved problems",
             problems,
-            8 // part,
+            4 // part,
             lambda p: (shots + p.halves[0], p.halves[1]),
         ),
         Case(
@@ -92,7 +92,7 @@ def cases(hub: Path | None, quick: bool) -> list[Case]:
         _written(
             "worked answers",
             "GSM8K: a solution, after two solved problems",
-            problems[: 24 // part],
+            problems[: 16 // part],
             "".join(f"{_asked(p)} {p.answer}\n\n" for p in problems[-2:]),
             96,
             ["\n\n", "Question:"],
