@@ -1,5 +1,10 @@
 """Errors a user can mend: one clear sentence each, shown without a traceback."""
 
+import errno
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Numbers of an OSError that a disk, a quota or a limit on file sizes is used up."""
+
 
 class MorphingError(Exception):
     """Something outside the program is wrong: an input, the network, the disk, a permission.

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphing.errors import MorphingError
+from morphing.errors import DISK_FULL, MorphingError
 from morphing.runs.journal import open_journal
 from morphing.runs.leases import grace_seconds
 from morphing.runs.spec import Direction
@@ -110,7 +110,7 @@ def open_study(
 
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """Say in a sentence that a database failed."""
+    """Say in a sentence that a database failed, or that the disk is full."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -120,6 +120,13 @@ def plain_failures() -> Iterator[None]:
         raise MorphingError(
             f"The run's storage failed ({_reason(error)}): see to the database, then resume the"
             " run; what was told is kept."
+        ) from error
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise MorphingError(
+            "The disk that holds the run is full: free some space and resume the run; what was"
+            " told is kept."
         ) from error
 
 

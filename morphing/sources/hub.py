@@ -1,12 +1,11 @@
 """Models on the Hub: pinning, headers by range request, download, search, and plain errors."""
 
-import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphing.errors import MorphingError
+from morphing.errors import DISK_FULL, MorphingError
 from morphing.sources import local, metadata
 from morphing.sources.source import Inspection, ModelHit, split_hub_name
 
@@ -194,7 +193,7 @@ def plain_errors(repo: str, revision: str | None) -> Iterator[None]:
             " check the network, or use zoo: models or a local folder."
         ) from error
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in DISK_FULL:
             raise
         raise MorphingError(
             f"The disk is full while downloading {repo} to {constants.HF_HUB_CACHE}: free some"

@@ -1,16 +1,19 @@
 """Kill, stop, pause and resume: nothing told is lost, nothing finished is done again."""
 
+import errno
 import random
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from morphing.errors import MorphingError
+from morphing.runs.journal import Journal
 from morphing.runs.loop import Loop
 from morphing.runs.prepare import create_run
 from morphing.runs.run import Run
@@ -58,6 +61,31 @@ def test_kills_at_any_moment_change_nothing(spec_file: Path, tmp_path: Path) -> 
     for trial in run.complete():
         assert run.outputs(trial.number).keys() == (trial.results or {}).keys()
     assert run.status().state == "finished"
+
+
+@pytest.mark.parametrize("notes", [3, 20, 35])
+def test_a_full_disk_is_said_and_loses_nothing(
+    small_spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: int
+) -> None:
+    left = notes
+    write = Journal._write
+
+    def until_full(journal: Journal, lines: Sequence[bytes]) -> None:
+        nonlocal left
+        left -= len(lines)
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(journal, lines)
+
+    run = create_run(tmp_path / "run", small_spec)
+    monkeypatch.setattr(Journal, "_write", until_full)
+    with pytest.raises(MorphingError, match="disk that holds the run is full"):
+        Loop(run).search()
+    monkeypatch.undo()
+    before = told(Run(run.folder))
+    Loop(Run(run.folder)).search()
+    assert told(Run(run.folder))[: len(before)] == before
+    assert len(Run(run.folder).complete()) == 4
 
 
 def test_kills_during_proposals_change_nothing(small_spec: RunSpec, tmp_path: Path) -> None:
