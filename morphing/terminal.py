@@ -268,7 +268,7 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
 def _raw(run: Run) -> set[str]:
     """Benchmarks whose scores are no shares, such as bits per byte: not shown in percent."""
     declared = (use.declaration for use in run.spec.benchmarks)
-    return {benchmark.name for benchmark in declared if benchmark.direction == "minimize"}
+    return {benchmark.name for benchmark in declared if not benchmark.share}
 
 
 def _told(run: Run, name: str, value: float) -> str:

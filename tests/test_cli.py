@@ -120,7 +120,7 @@ def test_a_search_says_what_it_contaminates(tmp_path: Path) -> None:
     done = morphing("search", path, "--run", tmp_path / "run", "--evaluations", 1)
     assert done.returncode == 0, done.stderr
     for shown in (done.stderr, done.stdout):
-        assert "sums has no split but its test" in shown
+        assert "sums halves a split" in shown
 
 
 def test_the_catalogue_and_one_of_it_as_a_file(tmp_path: Path) -> None:

@@ -11,15 +11,6 @@ from morphing.benchmarks.sandbox import Execution, require_code, run_program
 from morphing.errors import MorphingError
 
 
-def score_code(benchmark: Benchmark, sample: Sample, answer: str) -> float:
-    """1 if the program with ``answer`` passes, else 0.
-
-    Raises:
-        MorphingError: as :func:`score_all` does.
-    """
-    return float(score_all(benchmark, [sample], [answer])[0].passed)
-
-
 def score_all(
     benchmark: Benchmark,
     samples: Sequence[Sample],

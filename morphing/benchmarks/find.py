@@ -3,14 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from morphing.benchmarks.benchmark import DATA_SUFFIXES, Benchmark, catalogue, get_benchmark
+from morphing.benchmarks.benchmark import (
+    DATA_SUFFIXES,
+    LM_EVAL,
+    Benchmark,
+    catalogue,
+    get_benchmark,
+)
 from morphing.benchmarks.load import Sample, load_samples
 
 EXAMPLES = 3
 """Filled-in samples that are shown of a benchmark before it is trusted."""
 CONTAMINATION = (
-    "has no split but its test: the search chooses by one half of it, so what it finds is no fair"
-    " entry for that test's public rankings. The report uses the other half."
+    "halves a split that others report scores on: the search chooses by one half, so what it"
+    " finds is no fair entry in rankings. The report uses the other half."
 )
 """What is said of a benchmark that contaminates, after its name."""
 
@@ -55,6 +61,6 @@ def asked_and_expected(sample: Sample) -> tuple[str, str]:
 def is_dataset(name: str) -> bool:
     """Whether a name is a dataset's and no benchmark's."""
     path = Path(name).expanduser()
-    if name in catalogue() or path.suffix in (".yaml", ".yml") or name.startswith("lm_eval:"):
+    if name in catalogue() or path.suffix in (".yaml", ".yml") or name.startswith(LM_EVAL):
         return False
     return "/" in name or path.suffix in DATA_SUFFIXES or name.startswith("zoo:") or path.exists()

@@ -70,13 +70,7 @@ def hub_rows(benchmark: Benchmark, split: str, token: str | None) -> Rows:
         MorphingError: as ``read_rows`` does.
     """
     with hub_errors(benchmark):
-        try:
-            builder = _builder(benchmark, token)
-        except RuntimeError as error:
-            if not _is_program(error):
-                raise
-            revision = _converted_revision(benchmark, token)
-            return hub_rows(benchmark.model_copy(update={"revision": revision}), split, token)
+        benchmark, builder = _opened(benchmark, token)
         if converted := _converted_files(builder):
             return _converted_rows(benchmark, converted, split, token)
         mine = _data_files(builder).get(split, ())
@@ -98,20 +92,25 @@ def hub_splits(benchmark: Benchmark, path: str, token: str | None) -> list[str]:
     import datasets
 
     with hub_errors(benchmark):
-        try:
-            builder = _builder(benchmark, token)
-        except RuntimeError as error:
-            if not _is_program(error):
-                raise
-            revision = _converted_revision(benchmark, token)
-            return hub_splits(benchmark.model_copy(update={"revision": revision}), path, token)
-        converted = _converted_files(builder)
-        if converted:
+        benchmark, builder = _opened(benchmark, token)
+        if converted := _converted_files(builder):
             return list(dict.fromkeys(file["split"] for file in _of_config(benchmark, converted)))
         where: dict[str, Any] = {"revision": benchmark.revision, "token": token}
         configs = datasets.get_dataset_config_names(path, **where)
         _check_config(benchmark, configs)
         return list(datasets.get_dataset_split_names(path, benchmark.config, **where))
+
+
+def _opened(benchmark: Benchmark, token: str | None) -> "tuple[Benchmark, DatasetBuilder | None]":
+    """The benchmark and what knows its dataset's files; of a program those that the Hub made."""
+    try:
+        return benchmark, _builder(benchmark, token)
+    except RuntimeError as error:
+        if not _is_program(error):
+            raise
+    revision = _converted_revision(benchmark, token)
+    converted = benchmark.model_copy(update={"revision": revision})
+    return converted, _builder(converted, token)
 
 
 def _builder(benchmark: Benchmark, token: str | None) -> "DatasetBuilder | None":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def print_catalogue() -> None:
     """Every benchmark that ships with Morphing."""
-    table = Table(caption="◐ no split but its test, halved: a search on it contaminates that test")
+    table = Table(caption="◐ halves a split that others report scores on, for search and report")
     for head in ("name", "title", "language", "kind", "search split", "holdout split", ""):
         table.add_column(head)
     for benchmark in catalogue().values():
@@ -142,6 +142,6 @@ def _metric(benchmark: Benchmark) -> str:
 
 def _shown(benchmark: Benchmark, score: Score) -> tuple[str, str]:
     """Percent, but of what is no share: bits per byte, some metrics of lm-eval's."""
-    if benchmark.direction == "minimize" or abs(score.value) > 1:
+    if not benchmark.share:
         return f"{score.value:.4f}", f"{score.stderr:.4f}"
     return f"{100 * score.value:.1f} %", f"{100 * score.stderr:.1f}"

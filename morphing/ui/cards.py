@@ -9,6 +9,9 @@ import gradio as gr
 from morphing.runs.trial import Result
 from morphing.ui.theme import asset
 
+_PEEK = 40
+"""Answers shown at a time; all of them are in the run's folder."""
+
 
 def pick_html(**options: Any) -> gr.HTML:
     """HTML whose elements with ``data-do`` raise ``select`` with an ``action`` and a ``value``."""
@@ -99,6 +102,17 @@ def cut_remark(title: str, results: Sequence[Result]) -> str:
     most = max((result.truncated for result in results), default=0)
     return (
         f"{most} of {results[0].n} prompts of {title} were too long and were cut." if most else ""
+    )
+
+
+def answers_table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    """Answers, a sample a row (HTML), under titles; of many the first ones."""
+    titles = "".join(f"<th>{escape(title)}</th>" for title in heads)
+    left = len(rows) - _PEEK
+    more = f"<p class='m-step'>{left} more not shown</p>" if left > 0 else ""
+    return (
+        f'<div class="m-scroll m-answers"><table class="m-table"><thead><tr>{titles}</tr></thead>'
+        f"<tbody>{''.join(rows[:_PEEK])}</tbody></table></div>{more}"
     )
 
 

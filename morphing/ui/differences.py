@@ -12,14 +12,12 @@ import gradio as gr
 from morphing.errors import MorphingError
 from morphing.runs.run import Run
 from morphing.ui import session
-from morphing.ui.cards import empty, short_name
+from morphing.ui.cards import answers_table, empty, short_name
 from morphing.ui.handlers import guarded
 from morphing.ui.scene import Scene, View, trial_number
 
 Row = dict[str, Any]
 
-_PEEK = 40
-"""Samples shown at a time."""
 _LONGEST_ANSWER = 220
 _SHOW = {
     "differ": "All differences",
@@ -171,18 +169,13 @@ def _standing(pairs: Sequence[Pair], counts: Counter[str], mine: str, other: str
 def _table(pairs: Sequence[Pair], mine: str, other: str) -> str:
     if not pairs:
         return empty("No such sample", "Here the two answer alike.")
-    body = "".join(
+    answers = [
         f"<tr><td>{escape(str(pair.mine['prompt'])[-400:])}</td>"
         f"<td>{escape(str(pair.mine['target']))}</td>"
         f"<td>{_answer(pair.mine)}</td><td>{_answer(pair.other)}</td></tr>"
-        for pair in pairs[:_PEEK]
-    )
-    more = f"<p class='m-step'>{len(pairs) - _PEEK} more not shown</p>" if pairs[_PEEK:] else ""
-    return (
-        '<div class="m-scroll m-answers"><table class="m-table"><thead><tr><th>Asked</th>'
-        f"<th>Expected</th><th>{escape(mine)}</th><th>{escape(other)}</th></tr></thead>"
-        f"<tbody>{body}</tbody></table></div>{more}"
-    )
+        for pair in pairs
+    ]
+    return answers_table(("Asked", "Expected", mine, other), answers)
 
 
 def _answer(row: Row) -> str:

@@ -103,7 +103,7 @@ class Objectives:
         for use in spec.tasks:
             benchmark = use.declaration
             titles[benchmark.name] = benchmark.title or benchmark.name
-            if benchmark.direction == "minimize":
+            if not benchmark.share:
                 raw.add(benchmark.name)
         pairs = zip(spec.objectives, spec.directions, strict=True)
         return cls(

@@ -12,15 +12,21 @@ from morphing.merging.paths import read_path
 from morphing.runs.stages import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
 from morphing.ui import session
-from morphing.ui.cards import chip, cut_note, cut_remark, empty, link, pick_html, short_name
+from morphing.ui.cards import (
+    answers_table,
+    chip,
+    cut_note,
+    cut_remark,
+    empty,
+    link,
+    pick_html,
+    short_name,
+)
 from morphing.ui.differences import benchmark_choices, differences_tab
 from morphing.ui.handlers import guarded
 from morphing.ui.makeup import make_up, spark
 from morphing.ui.objectives import Objective
 from morphing.ui.scene import Scene, View
-
-_PEEK = 40
-"""Answers shown at a time; all of them are in the run's folder."""
 
 
 def front_table(scene: Scene | None) -> str:
@@ -221,15 +227,11 @@ def _score(objective: Objective, value: float, result: Result | None) -> str:
 def _answers(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return empty("Nothing to show", "No answers of this kind were recorded.")
-    body = "".join(
+    answers = [
         f'<tr><td class="{"right" if row["score"] >= 1 else "wrong"}">'
         f"{'✓' if row['score'] >= 1 else '✗'}</td>"
         f"<td>{escape(str(row['prompt'])[-400:])}</td><td>{escape(str(row['target']))}</td>"
         f"<td>{escape(str(row['answer'])[:200])}</td></tr>"
-        for row in rows[:_PEEK]
-    )
-    more = f"<p class='m-step'>{len(rows) - _PEEK} more not shown</p>" if rows[_PEEK:] else ""
-    return (
-        '<div class="m-scroll m-answers"><table class="m-table"><thead><tr><th></th><th>Asked</th>'
-        f"<th>Expected</th><th>Answered</th></tr></thead><tbody>{body}</tbody></table></div>{more}"
-    )
+        for row in rows
+    ]
+    return answers_table(("", "Asked", "Expected", "Answered"), answers)

@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from morphing.benchmarks import code
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark
-from morphing.benchmarks.code import score_all, score_code
+from morphing.benchmarks.code import score_all
 from morphing.benchmarks.evaluate import evaluate
 from morphing.benchmarks.extract import extract_answer
 from morphing.benchmarks.load import Sample, load_samples
@@ -50,14 +50,14 @@ def rows_of(declare: Declare, name: str, row: dict[str, object]) -> tuple[Benchm
 
 
 @pytest.mark.parametrize(
-    ("answer", "score"),
+    ("answer", "passed"),
     [
-        (RIGHT, 1.0),
-        ("def triple(number):\n    return 2 * number", 0.0),
-        ("def triple(number):\n    raise ValueError(number)", 0.0),
-        ("def triple(number):\n    while True: pass", 0.0),
-        ("import sys\nsys.exit(0)", 0.0),
-        ("", 0.0),
+        (RIGHT, True),
+        ("def triple(number):\n    return 2 * number", False),
+        ("def triple(number):\n    raise ValueError(number)", False),
+        ("def triple(number):\n    while True: pass", False),
+        ("import sys\nsys.exit(0)", False),
+        ("", False),
     ],
     ids=["right", "wrong", "raising", "endless", "leaving", "empty"],
 )
@@ -66,12 +66,13 @@ def test_scores(
     declare: Declare,
     monkeypatch: pytest.MonkeyPatch,
     answer: str,
-    score: float,
+    passed: bool,
 ) -> None:
     quick = functools.partial(run_program, limits=Limits(cpu_seconds=1))
     monkeypatch.setattr(code, "run_program", quick)
     benchmark, sample = rows_of(declare, "mbpp", MBPP)
-    assert score_code(benchmark, sample, answer) == score
+    (execution,) = score_all(benchmark, [sample], [answer])
+    assert execution.passed == passed
 
 
 def test_a_model_is_scored_by_running_what_it_writes(
@@ -143,7 +144,7 @@ def test_the_catalogue_runs_what_models_write(
     given = extract_answer(benchmark.extract, answer)
     assert score_all(benchmark, [sample], [given])[0].reason == ""
     wrong = given.replace("2", "5").replace("3", "5").replace("number + number", "1")
-    assert score_code(benchmark, sample, wrong) == 0.0
+    assert not score_all(benchmark, [sample], [wrong])[0].passed
 
 
 def test_the_prompt_of_mbpp_has_examples(declare: Declare) -> None:
@@ -181,7 +182,7 @@ def test_it_refuses_where_code_is_not_allowed(
 
     monkeypatch.setattr(code, "run_program", never)
     with pytest.raises(MorphingError, match=r"which is off: allow it with --allow-code"):
-        score_code(benchmark, sample, RIGHT)
+        score_all(benchmark, [sample], [RIGHT])
 
 
 def test_a_run_is_refused_before_anything_is_loaded(
@@ -211,4 +212,4 @@ def test_a_program_over_columns_that_are_not_there(allowed: None, declare: Decla
     with pytest.raises(
         MorphingError, match=r"program of benchmark 'mbpp' can't be made from sample train/\d"
     ):
-        score_code(changed, sample, RIGHT)
+        score_all(changed, [sample], [RIGHT])

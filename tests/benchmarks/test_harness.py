@@ -1,7 +1,6 @@
 """The same answers as lm-evaluation-harness's own HFLM, from a real LLM: a few of what
 `perf/harness.py` compares many of."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from tests.benchmarks.twins import Twin, compare, twins
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 TOKENS = 10
 
 pytestmark = [pytest.mark.slow, pytest.mark.testbed]
@@ -29,22 +27,14 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(testbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+def asked(llm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     """The LLM in float32, pulled by id from the local Hub, and all there is to ask it."""
-    if not (testbed / "models" / LLM).is_dir():
-        message = (
-            f"the test-bed at {testbed} has no {LLM}: make one by its build.py DEST --llm, and set"
-            " MORPHING_TESTBED to DEST"
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path_factory.mktemp("twins")
-    model = AutoModelForCausalLM.from_pretrained(LLM, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(LLM)
+    model = AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(llm)
     found = {twin.name: twin for twin in twins(folder, TOKENS)}
     yield Asked(model, tokenizer, folder, found)
 
