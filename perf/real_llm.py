@@ -50,7 +50,7 @@ MAWPS = {
 
 def spec(*, quick: bool) -> dict[str, Any]:
     """MM-MO over the two adapters; its paper's 30 evaluations."""
-    samples, holdout = (8, 8) if quick else (32, 100)
+    samples, holdout = (8, 8) if quick else (128, 200)
     sizes = {"samples": samples, "holdout": holdout}
     return {
         "name": "real-llm",
