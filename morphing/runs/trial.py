@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
 
 from morphing.merging.recipe import Recipe
 
@@ -105,11 +106,11 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
 def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:
     """Per-sample outputs as JSON lines, one sample a line, its benchmark named; ``.gz`` gzipped."""
     lines = [
-        json.dumps({"benchmark": benchmark, **vars(output)}, ensure_ascii=False)
+        orjson.dumps({"benchmark": benchmark, **vars(output)})
         for benchmark, rows in outputs.items()
         for output in rows
     ]
-    data = "\n".join(lines).encode()
+    data = b"\n".join(lines)
     if path.suffix == ".gz":
         data = gzip.compress(data, compresslevel=3, mtime=0)
     write_atomically(path, data)
@@ -118,8 +119,7 @@ def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:
 def read_outputs(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The inverse of :func:`write_outputs`, as plain rows by benchmark."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    # Not splitlines: it cuts at separators that a model may write and JSON leaves as they are.
-    for line in filter(None, gzip.decompress(path.read_bytes()).decode().split("\n")):
-        row = json.loads(line)
+    for line in filter(None, gzip.decompress(path.read_bytes()).split(b"\n")):
+        row = orjson.loads(line)
         rows.setdefault(row.pop("benchmark"), []).append(row)
     return rows
