@@ -118,7 +118,7 @@ def _outcome(run: Run, trial: Trial) -> str:
         scored = sum(trial.raced.samples.values())
         return f"given up after {scored} samples: a member of the front is better at everything"
     values = zip(run.spec.objectives, trial.values, strict=True)
-    text = "  ".join(f"{name} {_told(run, name, value)}" for name, value in values)
+    text = "  ".join(f"{name} {shown_value(run.spec, name, value)}" for name, value in values)
     return text if trial.feasible else f"{text}  (breaks a constraint)"
 
 
@@ -182,21 +182,21 @@ def print_front(run: Run) -> None:
     for trial in _ranked(run, figures.members):
         star = "★ " if trial.number == figures.knee else ""
         row = [f"{star}{trial.number}"]
-        row += [_told(run, n, v) for n, v in zip(names, trial.values, strict=True)]
+        row += [shown_value(run.spec, n, v) for n, v in zip(names, trial.values, strict=True)]
         table.add_row(*row)
     table.add_section()
     known = run.references("search")
     for model, record in known.items():
         values = record.values
-        row = [model] + [_told(run, n, values[n]) if n in values else "-" for n in names]
+        row = [model] + [shown_value(run.spec, n, values[n]) if n in values else "-" for n in names]
         table.add_row(*row, style="dim")
     if scales is not None:
         for label, ends in (("scale 0", scales.reference), ("scale 1", scales.ideal)):
-            row = [label, *(_told(run, n, v) for n, v in zip(names, ends, strict=True))]
+            row = [label, *(shown_value(run.spec, n, v) for n, v in zip(names, ends, strict=True))]
             table.add_row(*row, style="dim italic")
     console().print(table)
-    for bound in scales.bounds if scales else ():
-        print(f"Constraint: {bound}.")
+    for constraint in figures.constraints:
+        print(f"Constraint: {constraint}.")
     for remark in _remarks(run, figures):
         print(remark)
     if (chosen := selection(run)) is not None:
@@ -217,6 +217,7 @@ def _remarks(run: Run, figures: Figures) -> Iterator[str]:
 def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
     tasks = [use.declaration.name for use in run.spec.tasks]
     others = [use.declaration.name for use in run.spec.benchmarks if not use.objective]
+    raw = [use.declaration.name for use in run.spec.benchmarks if not use.declaration.share]
     table = Table(
         title=f"{run.name}: the front on the holdout",
         caption=f"percent, 95 % bootstrap intervals over samples ({chosen.draws} draws);"
@@ -227,13 +228,8 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
     table.add_column("above the\nbest source", justify="right")
     for name in (*tasks, *others):
         table.add_column(name if name in tasks else f"{name}\n(no objective)", justify="right")
-    best = max(
-        (model for model in chosen.models if model.name != run.spec.base),
-        key=lambda model: model.estimates.mean.value,
-        default=None,
-    )
-    ranked = sorted(chosen.members, key=lambda m: m.estimates.mean.value, reverse=True)
-    for standing in (*ranked, *chosen.models):
+    best = chosen.best_of(run.spec.sources)
+    for standing in (*chosen.ranked, *chosen.models):
         member = standing.trial is not None
         name = str(standing.trial) if member else standing.name
         mark = ("★ " if standing.trial == figures.knee else "") + (
@@ -242,12 +238,9 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
         above = standing.against[best.name].mean if member and best else None
         table.add_row(
             mark + name if member else name,
-            _interval(standing.estimates.mean),
+            _interval(mean) if (mean := standing.estimates.mean) else "",
             _interval(above, signed=True) if above else "",
-            *(
-                _interval(standing.estimates.scores[n], scale=1 if n in _raw(run) else 100)
-                for n in (*tasks, *others)
-            ),
+            *(_interval(standing.estimates.scores[n], n not in raw) for n in (*tasks, *others)),
             style=None if member else "dim",
         )
     console().print(table)
@@ -256,29 +249,22 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
             f"Hypervolume on the holdout, of the members scored there: {chosen.hypervolume:.4f}"
             f" (of the front in the search: {figures.hypervolume[-1]:.4f})."
         )
-    print(
-        f"Scores on the search split are {100 * chosen.optimism:+.1f} points from those on the"
-        f" holdout for the front, {100 * chosen.models_optimism:+.1f} for base and sources."
-    )
+    if chosen.optimism is not None and chosen.models_optimism is not None:
+        print(
+            f"Scores on the search split are {100 * chosen.optimism:+.1f} points from those on the"
+            f" holdout for the front, {100 * chosen.models_optimism:+.1f} for base and sources."
+        )
+    if raw:
+        print(f"Not in percent and in no mean: {', '.join(raw)}.")
     if chosen.unscored:
         numbers = ", ".join(map(str, chosen.unscored))
         print(f"Not scored on the holdout yet: {numbers} (`morphing front RUN --holdout`).")
 
 
-def _raw(run: Run) -> set[str]:
-    """Benchmarks whose scores are no shares, such as bits per byte: not shown in percent."""
-    declared = (use.declaration for use in run.spec.benchmarks)
-    return {benchmark.name for benchmark in declared if not benchmark.share}
-
-
-def _told(run: Run, name: str, value: float) -> str:
-    return f"{value:.4f}" if name in _raw(run) else shown_value(name, value)
-
-
-def _interval(interval: Interval, signed: bool = False, scale: int = 100) -> str:
-    value, low, high = (scale * v for v in (interval.value, interval.low, interval.high))
-    if scale == 1:
-        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def _interval(interval: Interval, share: bool = True, *, signed: bool = False) -> str:
+    if not share:
+        return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
     if signed:
         return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"

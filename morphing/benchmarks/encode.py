@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+class NoRoomError(MorphingError):
+    """An answer alone fills the context; the sentence wants the benchmark's name before it."""
+
+
 @dataclass(frozen=True)
 class Request:
     """Token ids of a text, the last ``answer`` of which a model is asked for.
@@ -88,7 +92,7 @@ def fit(
     question stands, after the token that begins every text.
 
     Raises:
-        MorphingError: the answer alone fills the context.
+        NoRoomError: the answer alone fills the context.
     """
     fitting = []
     for request in requests:
@@ -114,12 +118,12 @@ def context_length(model: "PreTrainedModel", answer_tokens: int) -> int | None:
     """Tokens a prompt and its answer may have together; None where nothing limits them.
 
     Raises:
-        MorphingError: the answer alone fills the context.
+        NoRoomError: the answer alone fills the context.
     """
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context is not None and context <= answer_tokens:
-        raise MorphingError(
-            f"Answers of {answer_tokens} tokens leave no room for a prompt in this model's context"
+        raise NoRoomError(
+            f"answers of {answer_tokens} tokens leave no room for a prompt in this model's context"
             f" of {context} tokens: lower the benchmark's max_new_tokens or shorten its choices."
         )
     return context

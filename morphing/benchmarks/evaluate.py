@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from morphing.benchmarks.benchmark import Benchmark
+from morphing.benchmarks.encode import NoRoomError
 from morphing.benchmarks.load import Sample
 from morphing.benchmarks.metrics import get_metric
 from morphing.devices import suitable_threads
@@ -151,7 +152,10 @@ def evaluate(
         samples = prepare(tokenizer, benchmark, samples)
     with suitable_threads(model.num_parameters(), model.device):
         kind = _kind(benchmark)
-        outputs, truncated = kind.score(model, tokenizer, samples, batch_size, report)
+        try:
+            outputs, truncated = kind.score(model, tokenizer, samples, batch_size, report)
+        except NoRoomError as error:
+            raise MorphingError(f"Benchmark {benchmark.name!r}: {error}") from error
     seconds = time.perf_counter() - start - aside
     # A task of lm-eval may be of any kind.
     generated = benchmark.kind in ("generation", "code") or any(each.tokens for each in outputs)

@@ -22,11 +22,13 @@ def job(
     ] = ...,  # type: ignore[assignment]
     flavor: Annotated[str, typer.Option(help="Hardware, for example a10g-small.")] = "cpu-basic",
     timeout: Annotated[str, typer.Option(help="For example 90m or 4h.")] = "2h",
+    code: AllowCode = False,
 ) -> None:
     """Run a search on hardware rented from the Hub; you pay for it."""
     from morphing.jobs.launch import launch
     from morphing.runs.spec import load_spec, zoo_spec
 
+    allow_code(code)
     asked = load_spec(spec) if spec else zoo_spec()
     started = launch(asked, results, image=image, flavor=flavor, timeout=timeout)
     say(f"Started the Job {started.url}; its run folder goes to the dataset {results}")

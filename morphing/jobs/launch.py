@@ -63,6 +63,8 @@ def launch(
     """
     from huggingface_hub import HfApi, get_token
 
+    from morphing.benchmarks.sandbox import code_allowed
+
     spec = _portable(spec)
     token = token or get_token()
     if token is None:
@@ -73,7 +75,12 @@ def launch(
         return api.run_job(
             image=image,
             command=["bash", "-c", _PROGRAM],
-            env={"MORPHING_SPEC": spec.to_yaml(), "MORPHING_RESULTS": results},
+            env={
+                "MORPHING_SPEC": spec.to_yaml(),
+                "MORPHING_RESULTS": results,
+                # What is allowed here is allowed there, where the sandbox is checked again.
+                **({"MORPHING_ALLOW_CODE": "1"} if code_allowed() else {}),
+            },
             secrets={"HF_TOKEN": token},
             flavor=flavor,
             timeout=timeout,

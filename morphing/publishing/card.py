@@ -164,7 +164,8 @@ def _scores(facts: CardFacts) -> str:
             + _table(facts, facts.holdout, facts.reference_holdout)
         )
         if facts.standing is not None:
-            parts.append(_standing(facts.standing))
+            mixed = not all(line.share for line in facts.holdout)
+            parts.append(_standing(facts.standing, " that are in percent" if mixed else ""))
     else:
         parts.append("This merge has not been scored on a holdout split.")
     if facts.search:
@@ -194,12 +195,12 @@ def _contamination(lines: Iterable[ScoreLine]) -> str:
     )
 
 
-def _standing(standing: Standing) -> str:
+def _standing(standing: Standing, which: str) -> str:
     value, low, high = (100 * each for each in standing.mean)
     ahead, least, most = (100 * each for each in standing.ahead)
     return (
-        f"Mean over the search's benchmarks: {value:.1f} [{low:.1f}, {high:.1f}]. Less that of"
-        f" {label(standing.best_source)}, the best source there: {ahead:+.1f} [{least:+.1f},"
+        f"Mean over the search's benchmarks{which}: {value:.1f} [{low:.1f}, {high:.1f}]. Less that"
+        f" of {label(standing.best_source)}, the best source there: {ahead:+.1f} [{least:+.1f},"
         f" {most:+.1f}] (paired by sample)."
     )
 

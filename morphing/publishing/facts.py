@@ -47,8 +47,8 @@ class ObjectiveLine:
 
 @dataclass(frozen=True)
 class Standing:
-    """On the holdout, the mean over the objectives' benchmarks and how far it is above that of the
-    best source, each with its 95 % bootstrap interval: (value, low, high).
+    """On the holdout, the mean over the objectives that are shares of 1 and how far it is above
+    that of the best source, each with its 95 % bootstrap interval: (value, low, high).
     """
 
     mean: tuple[float, float, float]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
@@ -62,8 +62,8 @@ def card_facts(run: Run, number: int, title: str, token: str | None = None) -> C
         licenses=_licenses(run, token),
         stage=stage.recipe if stage else None,
         objectives=_objectives(run, trial, figures.scales),
-        constraints=tuple(map(str, figures.scales.bounds)) if figures.scales else (),
-        standing=_standing(own, models, spec.sources),
+        constraints=figures.constraints,
+        standing=_standing(own, chosen.best_of(spec.sources) if chosen else None),
     )
 
 
@@ -192,23 +192,16 @@ def _references(
 
 def _objectives(run: Run, trial: Trial, scales: Scales | None) -> tuple[ObjectiveLine, ...]:
     spec = run.spec
-    shares = {use.declaration.name: use.declaration.share for use in spec.benchmarks}
     lines = []
     for i, (name, direction) in enumerate(zip(spec.objectives, spec.directions, strict=True)):
-        shown = partial(shown_value, name) if shares.get(name, True) else "{:.4f}".format
+        shown = partial(shown_value, spec, name)
         ends = (shown(scales.reference[i]), shown(scales.ideal[i])) if scales else ()
         lines.append(ObjectiveLine(name, direction, shown(trial.values[i]), *ends))
     return tuple(lines)
 
 
-def _standing(
-    own: selection.Standing | None,
-    models: Mapping[str, selection.Standing],
-    sources: Iterable[str],
-) -> Standing | None:
-    known = [models[name] for name in sources if name in models]
-    if own is None or not known:
+def _standing(own: selection.Standing | None, best: selection.Standing | None) -> Standing | None:
+    if own is None or best is None:
         return None
-    best = max(known, key=lambda model: model.estimates.mean.value)
-    ahead = own.against[best.name].mean
-    return Standing(astuple(own.estimates.mean), best.name, astuple(ahead))
+    mean, ahead = own.estimates.mean, own.against[best.name].mean
+    return Standing(astuple(mean), best.name, astuple(ahead)) if mean and ahead else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from morphing.runs.objectives import Scales, best_of, fixed_scales, signs
+from morphing.runs.objectives import Scales, best_of, bounds_told, fixed_scales, signs
 from morphing.runs.trial import Trial
 from morphing.search import pareto
 
@@ -31,6 +31,8 @@ class Figures:
     knee: int | None
     hypervolume: tuple[float, ...]
     scales: Scales | None = None
+    constraints: tuple[str, ...] = ()
+    """In words, once they are numbers."""
     failed: int = 0
     raced: int = 0
     stalled: int = 0
@@ -54,8 +56,7 @@ class Figures:
             return ""
         if not self.trials:
             return "No trial is complete yet."
-        bounds = "; ".join(map(str, self.scales.bounds)) if self.scales else ""
-        kept = f" ({bounds})" if bounds else ""
+        kept = f" ({'; '.join(self.constraints)})" if self.constraints else ""
         count = len(self.trials)
         return f"No trial of {count} keeps the constraints{kept}, so the front is empty."
 
@@ -80,6 +81,7 @@ def figures_of(run: Run) -> Figures:
         knee=None if at_knee is None else members[at_knee].number,
         hypervolume=history,
         scales=scales,
+        constraints=bounds_told(spec, scales) if scales else (),
         failed=sum(trial.state == "failed" for trial in told),
         raced=sum(trial.state == "raced" for trial in told),
         stalled=stalled(told, scales) if scales else 0,

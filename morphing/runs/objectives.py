@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,11 @@ class Bound:
     low: float | None = None
     high: float | None = None
 
-    def __str__(self) -> str:
-        parts = []
-        if self.low is not None:
-            parts.append(f"at least {shown_value(self.on, self.low)}")
-        if self.high is not None:
-            parts.append(f"at most {shown_value(self.on, self.high)}")
-        return f"{self.on} {' and '.join(parts)}"
+    def limits(self, shown: Callable[[float], str]) -> str:
+        """Both in words, as ``shown`` shows a value of ``on``."""
+        parts = [f"at least {shown(self.low)}"] if self.low is not None else []
+        parts += [f"at most {shown(self.high)}"] if self.high is not None else []
+        return " and ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,13 @@ def _spread(values: Iterable[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / max(len(values), 1)
 
 
-def shown_value(name: str, value: float) -> str:
-    """A natural value as text: scores in percent, measures in their own units."""
+def bounds_told(spec: RunSpec, scales: Scales) -> tuple[str, ...]:
+    """The constraints in words."""
+    return tuple(f"{b.on} {b.limits(partial(shown_value, spec, b.on))}" for b in scales.bounds)
+
+
+def shown_value(spec: RunSpec, name: str, value: float) -> str:
+    """A natural value as text: shares in percent, other scores and measures in their own units."""
     if name == SPARSITY:
         return f"{value:.4f}"
     if name == PARAMETERS:
@@ -173,7 +177,8 @@ def shown_value(name: str, value: float) -> str:
         return f"{value:g}"
     if name in (TOKENS, THROUGHPUT):
         return f"{value:.1f}"
-    return f"{100 * value:.1f}"
+    share = all(u.declaration.share for u in spec.benchmarks if u.declaration.name == name)
+    return f"{100 * value:.1f}" if share else f"{value:.4f}"
 
 
 # --- scales --------------------------------------------------------------------------------------

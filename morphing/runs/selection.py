@@ -9,7 +9,7 @@ models, so differences between two models are paired.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimates:
-    """Scores by benchmark, and their mean over the benchmarks that are objectives, natural."""
+    """Scores by benchmark, natural, and the mean of the objectives' that are shares of 1.
+
+    Shares and bits per byte have no common mean: it is None where no objective is a share.
+    """
 
     scores: Mapping[str, Interval]
-    mean: Interval
+    mean: Interval | None
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,11 @@ class Standing:
     """A model on the holdout: a member of the search's front, the base or a source.
 
     ``against`` are its estimates less another model's, paired, by that model's name: of the base,
-    of each source, and of the ``knee``. ``optimism`` is by how much each objective's score is
-    better on the search split than on the holdout. ``values`` are the objectives', natural, on the
-    holdout. ``on_front``: no other member is better there (False for base and sources).
+    of each source, and of the ``knee``. ``optimism`` is by how much the objectives' scores that are
+    shares are better on the search split than on the holdout. ``values`` are the objectives',
+    natural, on the holdout. ``merit`` is the mean or, where there is none, the first objective's
+    value, more being better. ``on_front``: no other member is better there (False for base and
+    sources).
     """
 
     name: str
@@ -67,6 +72,7 @@ class Standing:
     against: Mapping[str, Estimates]
     optimism: Mapping[str, float]
     values: tuple[float, ...]
+    merit: float
     on_front: bool = False
 
 
@@ -85,12 +91,12 @@ class Selection:
     draws: int = DRAWS
 
     @property
-    def optimism(self) -> float:
-        """Mean over members and objectives' scores of what the search split flatters them by."""
+    def optimism(self) -> float | None:
+        """Mean over members and objectives' shares of what the search split flatters them by."""
         return _mean_optimism(self.members)
 
     @property
-    def models_optimism(self) -> float:
+    def models_optimism(self) -> float | None:
         """The same of base and sources, which nothing was chosen by: how the splits differ."""
         return _mean_optimism(self.models)
 
@@ -98,10 +104,23 @@ class Selection:
         """A member's standing."""
         return next((member for member in self.members if member.trial == number), None)
 
+    def best_of(self, names: Collection[str]) -> Standing | None:
+        """The best of base and sources of such names."""
+        return max((m for m in self.models if m.name in names), key=_merit, default=None)
 
-def _mean_optimism(standings: Sequence[Standing]) -> float:
+    @property
+    def ranked(self) -> list[Standing]:
+        """The members, the best first."""
+        return sorted(self.members, key=_merit, reverse=True)
+
+
+def _merit(standing: Standing) -> float:
+    return standing.merit
+
+
+def _mean_optimism(standings: Sequence[Standing]) -> float | None:
     known = [value for standing in standings for value in standing.optimism.values()]
-    return float(np.mean(known)) if known else 0.0
+    return float(np.mean(known)) if known else None
 
 
 @dataclass(frozen=True)
@@ -130,8 +149,8 @@ def selection(run: Run, trials: Sequence[int] | None = None) -> Selection | None
     everyone = (*members, *models)
     shared = _shared_samples(everyone)
     drawn = _draws(everyone, shared)
-    tasks = [use.declaration.name for use in run.spec.tasks]
-    estimates = {who.name: _estimates(drawn[who.name], tasks) for who in everyone}
+    shares = [use.declaration.name for use in run.spec.tasks if use.declaration.share]
+    estimates = {who.name: _estimates(drawn[who.name], shares) for who in everyone}
     knee = f"trial {figures.knee}"
     rivals = {model.name: model.name for model in models}
     if knee in drawn:
@@ -143,22 +162,24 @@ def selection(run: Run, trials: Sequence[int] | None = None) -> Selection | None
     normal = scales.normalise(values) if scales else None
 
     def standing(who: _Scored, on_front: bool) -> Standing:
-        own = drawn[who.name]
+        own, natural = drawn[who.name], _values(run, who)
+        mean = estimates[who.name].mean
         return Standing(
             name=who.name,
             trial=who.trial,
             estimates=estimates[who.name],
             against={
-                label: _estimates({b: own[b] - drawn[name][b] for b in own}, tasks)
+                label: _estimates({b: own[b] - drawn[name][b] for b in own}, shares)
                 for label, name in rivals.items()
                 if name != who.name
             },
             optimism={
-                task: float(sign) * (who.search[task] - who.record.results[task].value)
-                for task, sign in zip(tasks, signs(run.spec), strict=False)
+                task: who.search[task] - who.record.results[task].value
+                for task in shares
                 if task in who.search
             },
-            values=_values(run, who),
+            values=natural,
+            merit=mean.value if mean else float(signs(run.spec)[0] * natural[0]),
             on_front=on_front,
         )
 
@@ -246,6 +267,6 @@ def interval(means: np.ndarray) -> Interval:
     return Interval(float(means[0]), float(low), float(high))
 
 
-def _estimates(draws: Mapping[str, np.ndarray], tasks: Sequence[str]) -> Estimates:
-    mean = np.mean([draws[task] for task in tasks], axis=0)
-    return Estimates({name: interval(row) for name, row in draws.items()}, interval(mean))
+def _estimates(draws: Mapping[str, np.ndarray], shares: Sequence[str]) -> Estimates:
+    mean = interval(np.mean([draws[name] for name in shares], axis=0)) if shares else None
+    return Estimates({name: interval(row) for name, row in draws.items()}, mean)

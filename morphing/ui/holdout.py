@@ -89,13 +89,8 @@ def _table(scene: Scene | None) -> str:
             "Not scored yet",
             "Scoring takes as long as a few evaluations for each member, and can be left.",
         )
-    best = max(
-        (model for model in chosen.models if model.name != scene.run.spec.base),
-        key=lambda model: model.estimates.mean.value,
-        default=None,
-    )
-    members = sorted(chosen.members, key=lambda m: m.estimates.mean.value, reverse=True)
-    rows = [_row(scene, standing, best) for standing in (*members, *chosen.models)]
+    best = chosen.best_of(scene.run.spec.sources)
+    rows = [_row(scene, standing, best) for standing in (*chosen.ranked, *chosen.models)]
     named = f"<br><small>{escape(short_name(best.name))}</small>" if best else ""
     names = [use.declaration for use in scene.run.spec.benchmarks]
     heads = "".join(
@@ -125,27 +120,27 @@ def _row(scene: Scene, standing: Standing, best: Standing | None) -> str:
     searched = _searched(scene, standing)
     above = standing.against.get(best.name) if best and standing.trial is not None else None
     cells = "".join(
-        f"<td>{_estimate(standing.estimates.scores[use.declaration.name])}</td>"
-        for use in scene.run.spec.benchmarks
+        f"<td>{_estimate(standing.estimates.scores[each.name], each.share)}</td>"
+        for each in (use.declaration for use in scene.run.spec.benchmarks)
     )
     return (
         f'<tr{attributes}><td class="m-name">{name}</td>'
-        f"<td>{_forest(mean, searched)}</td>"
+        f"<td>{_forest(mean, searched) if mean else '–'}</td>"
         f"<td>{'–' if searched is None else f'{100 * searched:.1f}%'}</td>"
-        f"<td>{_difference(above.mean) if above else ''}</td>{cells}</tr>"
+        f"<td>{_difference(above.mean) if above and above.mean else ''}</td>{cells}</tr>"
     )
 
 
 def _searched(scene: Scene, standing: Standing) -> float | None:
-    """A model's mean over the objectives' scores on the search split."""
+    """A model's mean over the objectives' shares on the search split."""
     if standing.trial is not None:
         values = dict(zip(scene.objectives.names, scene.trials[standing.trial].values, strict=True))
     elif standing.name in scene.references:
         values = scene.references[standing.name].values
     else:
         return None
-    scores = [values[score.name] for score in scene.objectives.scores]
-    return sum(scores) / len(scores)
+    shares = [values[each.name] for each in scene.objectives.all if each.in_percent]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _forest(held: Interval, searched: float | None) -> str:
@@ -159,7 +154,9 @@ def _forest(held: Interval, searched: float | None) -> str:
     )
 
 
-def _estimate(held: Interval) -> str:
+def _estimate(held: Interval, share: bool) -> str:
+    if not share:
+        return f"{held.value:.3f}<br><small>{held.low:.3f} to {held.high:.3f}</small>"
     low, high = 100 * held.low, 100 * held.high
     return f"{100 * held.value:.1f}%<br><small>{low:.1f} to {high:.1f}</small>"
 
@@ -179,9 +176,14 @@ def _remarks(scene: Scene, chosen: Selection) -> str:
     remarks = [
         "Bars are 95 % intervals (bootstrap over samples), rings the search's own scores.",
         f"{kept} of {len(chosen.members)} members are still non-dominated here.",
-        f"Search scores are {100 * chosen.optimism:+.1f} points from these for the front,"
-        f" {100 * chosen.models_optimism:+.1f} for base and sources.".replace("-", "−"),
     ]
+    if chosen.optimism is not None and chosen.models_optimism is not None:
+        remarks.append(
+            f"Search scores are {100 * chosen.optimism:+.1f} points from these for the front,"
+            f" {100 * chosen.models_optimism:+.1f} for base and sources.".replace("-", "−")
+        )
+    if raw := [each.title for each in scene.objectives.scores if not each.share]:
+        remarks.append(escape(f"Not in percent, and so in no mean: {', '.join(raw)}."))
     if chosen.hypervolume is not None and scene.figures.hypervolume:
         remarks.append(
             f"Hypervolume {chosen.hypervolume:.3f},"

@@ -129,9 +129,7 @@ class Objectives:
         """A constraint, which may be on a measure that is no objective."""
         on = bound.on
         found = self[on] if on in self else Objective(on, MEASURE_WORDS[on][0])
-        limits = [f"at least {found.shown(bound.low)}"] if bound.low is not None else []
-        limits += [f"at most {found.shown(bound.high)}"] if bound.high is not None else []
-        return f"{found.title} {' and '.join(limits)}"
+        return f"{found.title} {bound.limits(found.shown)}"
 
     def __contains__(self, name: str) -> bool:
         return name in self.names

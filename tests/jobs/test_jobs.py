@@ -33,6 +33,15 @@ def test_the_token_travels_as_a_secret_only(hub: RunningHub) -> None:
     assert spec["environment"]["MORPHING_RESULTS"] == "alice/zoo-results"
 
 
+def test_code_is_allowed_there_where_it_is_here(
+    hub: RunningHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for allowed, passed in (("", None), ("1", "1")):
+        monkeypatch.setenv("MORPHING_ALLOW_CODE", allowed)
+        job = start(zoo_spec(), "alice/code-results")
+        assert hub.jobs[job.id].spec["environment"].get("MORPHING_ALLOW_CODE") == passed
+
+
 def test_the_results_repository_is_private(hub: RunningHub) -> None:
     from huggingface_hub import HfApi
 

@@ -19,6 +19,9 @@ from morphing.runs.selection import selection
 from morphing.runs.spec import parse_spec, zoo_spec
 from morphing.runs.workbench import Workbench, alone
 from morphing.terminal import front_data, print_front
+from morphing.ui import session
+from morphing.ui.holdout import _table
+from morphing.ui.scene import Scene
 from tests.runs.recording import tell
 
 TASKS = ("zoo-english-arithmetic", "zoo-kanji-numbers", "zoo-word-puzzles")
@@ -134,6 +137,69 @@ def test_the_front_on_the_holdout(bench: Workbench, capsys: pytest.CaptureFixtur
     card = model_card(card_facts(run, 0, "merge"), "you/merge")
     assert "[" in card.split("**Search split**")[0] and "| layers | lower |" in card
     assert "Less that of `zoo:" in card
+
+
+def bits_per_byte(folder: Path, *others: str) -> Run:
+    """A run for bits per byte, within a limit, and others; its one trial on the holdout."""
+    text = {
+        "name": "text",
+        "dataset": "zoo:english-arithmetic",
+        "split": "search",
+        "kind": "perplexity",
+        "target": "{{ question }}",
+    }
+    sizes = {"samples": 8, "holdout": 8}
+    data = zoo_spec().model_dump() | {
+        "device": "cpu",
+        "measures": [],
+        "benchmarks": [{"benchmark": name, **sizes} for name in (text, *others)],
+        "constraints": [{"on": "text", "at_most": 20.0}],
+    }
+    run = create_run(folder, parse_spec(data))
+    bench = Workbench(run)
+    bench.reference_results("search")
+    recipe = average(run, 0.7)
+    tell(run, evaluate_recipe(run, bench, recipe), recipe)
+    bench.reference_results("holdout")
+    bench.holdout_results(0)
+    return run
+
+
+def test_bits_per_byte_are_in_no_mean_and_in_no_percent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = bits_per_byte(tmp_path / "run", TASKS[0])
+    chosen = selection(run)
+    assert chosen is not None
+    (member,) = chosen.members
+    text, sums = (member.estimates.scores[name] for name in ("text", TASKS[0]))
+    assert member.estimates.mean == sums and member.merit == sums.value < 1 < text.value
+    assert set(member.optimism) == {TASKS[0]}
+    print_front(run)
+    told = capsys.readouterr().out
+    assert "Constraint: text at most 20.0000." in told
+    assert f"{text.value:.3f} [{text.low:.3f}, {text.high:.3f}]" in told
+    assert "Not in percent and in no mean: text." in told
+    card = model_card(card_facts(run, 0, "merge"), "you/merge")
+    assert "Mean over the search's benchmarks that are in percent" in card
+    assert "text at most 20.0000" in card
+
+    references, held = session.references(run), session.held(run)
+    shown = _table(Scene(run, run.status(), run.figures(), references, held))
+    assert f"<td>{text.value:.3f}<br>" in shown and f"<b>{100 * sums.value:.1f}%</b>" in shown
+    assert "Not in percent, and so in no mean: text." in shown
+
+
+def test_where_nothing_is_a_share_the_first_objective_ranks(tmp_path: Path) -> None:
+    run = bits_per_byte(tmp_path / "run")
+    chosen = selection(run)
+    assert chosen is not None and chosen.optimism is None
+    (member,) = chosen.members
+    assert member.estimates.mean is None and member.against["zoo:base"].mean is None
+    assert member.merit == -member.values[0] < 0
+    best = chosen.best_of(run.spec.sources)
+    assert best is not None
+    assert best.values[0] == min(m.values[0] for m in chosen.models if m.name != "zoo:base")
 
 
 def test_a_holdout_of_an_earlier_version_can_be_read(bench: Workbench) -> None:

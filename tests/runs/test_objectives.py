@@ -1,6 +1,7 @@
 """Values, directions, scales and constraints of a run's objectives, by hand."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from morphing.runs.objectives import (
     Bound,
     Scales,
     best_of,
+    bounds_told,
     make_scales,
     measures,
     shown_value,
@@ -105,7 +107,7 @@ def test_constraints_are_numbers_models_or_all_sources() -> None:
     assert scales.bounds == (Bound(A, 0.9, 0.95), Bound("layers", None, 4.0))
     assert scales.slacks({A: 0.8, "layers": 5.0}) == pytest.approx((0.1, -0.15, 1.0))
     assert scales.slacks({A: 0.9, "layers": 4.0})[::2] == (0.0, 0.0)
-    assert str(scales.bounds[0]) == f"{A} at least 90.0 and at most 95.0"
+    assert bounds_told(asked, scales) == (f"{A} at least 90.0 and at most 95.0", "layers at most 4")
 
 
 @pytest.mark.parametrize(
@@ -187,10 +189,12 @@ def test_a_benchmark_is_better_the_way_its_metric_is() -> None:
 
 
 def test_values_as_text() -> None:
-    assert shown_value(A, 0.5123) == "51.2"
-    assert shown_value("sparsity", -0.01234) == "-0.0123"
-    assert [shown_value("parameters", n) for n in (656512.0, 7.24e9)] == ["0.66M", "7.240B"]
-    assert [shown_value(m, 8.0) for m in ("layers", "tokens")] == ["8", "8.0"]
+    text = {"name": "text", "dataset": "org/toy", "kind": "perplexity", "target": "{{ text }}"}
+    shown = partial(shown_value, spec(benchmarks=[{"benchmark": text}, A]))
+    assert [shown(A, 0.5123), shown("text", 0.5123)] == ["51.2", "0.5123"]
+    assert shown("sparsity", -0.01234) == "-0.0123"
+    assert [shown("parameters", n) for n in (656512.0, 7.24e9)] == ["0.66M", "7.240B"]
+    assert [shown(m, 8.0) for m in ("layers", "tokens")] == ["8", "8.0"]
 
 
 def test_scales_keep_slacks_in_the_order_of_their_bounds() -> None:
