@@ -25,12 +25,15 @@ def job(
     code: AllowCode = False,
 ) -> None:
     """Run a search on hardware rented from the Hub; you pay for it."""
+    from morphing.benchmarks.sandbox import code_allowed
     from morphing.jobs.launch import launch
     from morphing.runs.spec import load_spec, zoo_spec
 
     allow_code(code)
     asked = load_spec(spec) if spec else zoo_spec()
-    started = launch(asked, results, image=image, flavor=flavor, timeout=timeout)
+    started = launch(
+        asked, results, image=image, flavor=flavor, timeout=timeout, allow_code=code_allowed()
+    )
     say(f"Started the Job {started.url}; its run folder goes to the dataset {results}")
 
 

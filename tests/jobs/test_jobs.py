@@ -33,13 +33,31 @@ def test_the_token_travels_as_a_secret_only(hub: RunningHub) -> None:
     assert spec["environment"]["MORPHING_RESULTS"] == "alice/zoo-results"
 
 
-def test_code_is_allowed_there_where_it_is_here(
-    hub: RunningHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for allowed, passed in (("", None), ("1", "1")):
-        monkeypatch.setenv("MORPHING_ALLOW_CODE", allowed)
-        job = start(zoo_spec(), "alice/code-results")
-        assert hub.jobs[job.id].spec["environment"].get("MORPHING_ALLOW_CODE") == passed
+def test_code_is_allowed_there_only_if_asked(hub: RunningHub, tmp_path: Path) -> None:
+    for options, passed in (([], None), (["--allow-code"], "1")):
+        command = [
+            sys.executable,
+            "-m",
+            "morphing",
+            "job",
+            "alice/code",
+            "--image",
+            IMAGE,
+            *options,
+        ]
+        environment = {**hub.environ(), "HF_TOKEN": ALICE, "PYTHONPATH": str(CHECKOUT)}
+        known = set(hub.jobs)
+        done = subprocess.run(
+            [*command, *options],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        (job,) = set(hub.jobs) - known
+        assert hub.jobs[job].spec["environment"].get("MORPHING_ALLOW_CODE") == passed
 
 
 def test_the_results_repository_is_private(hub: RunningHub) -> None:
