@@ -66,8 +66,8 @@ class Work:
         return self.problem, self.sampler, self.seed
 
 
-def budget_of(problem: str, sampler: str, seed: int) -> int:
-    """How many evaluations a run has; the slowest go on to 60 with the first seed only."""
+def budget_of(problem: str, sampler: str) -> int:
+    """How many evaluations a run has."""
     zoo = problem.startswith("zoo")
     if sampler == LONG:
         return 1000
@@ -76,9 +76,6 @@ def budget_of(problem: str, sampler: str, seed: int) -> int:
     if sampler in ("pymoo-nsga2", "nsga2"):
         return 90 if zoo else 300
     if sampler in ABLATIONS or sampler == "published-mmmo":
-        return 30
-    large = problem.endswith("-24") or problem == "zoo-layers"
-    if large and sampler in ("mmmo", "qlognehvi") and seed > 0:
         return 30
     return 60
 
@@ -108,9 +105,9 @@ def plan() -> Iterator[Work]:
                 for problem in problems:
                     for sampler in samplers:
                         if seed < seeds_of(problem, sampler):
-                            yield Work(problem, sampler, seed, budget_of(problem, sampler, seed))
+                            yield Work(problem, sampler, seed, budget_of(problem, sampler))
     for problem in zoo:
-        yield Work(problem, LONG, 0, budget_of(problem, LONG, 0))
+        yield Work(problem, LONG, 0, budget_of(problem, LONG))
 
 
 def quick() -> Iterator[Work]:
