@@ -172,7 +172,7 @@ def print_front(run: Run) -> None:
     names, scales = run.spec.objectives, figures.scales
     table = Table(
         title=f"{run.name}: {len(figures.front)} on the front of {_spent(figures)}",
-        caption="★ knee; scores in percent on the search split"
+        caption="★ knee, the best balance of the scores; these in percent on the search split"
         + (f"; hypervolume {figures.hypervolume[-1]:.4f}, in which" if scales else "")
         + (" a model as good as the best of base and sources at everything is 1" if scales else ""),
     )

@@ -14,6 +14,7 @@ from morphing.search import pareto
 
 if TYPE_CHECKING:
     from morphing.runs.run import Run
+    from morphing.runs.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Figures:
     """A run's figures: complete trials in order, numbers of the front, of its knee, hypervolume by
     trial.
 
+    The knee is the best compromise of the scores, or of all objectives where there is one score.
     The hypervolume is measured by ``scales`` and empty before they are fixed. Trials that break a
     constraint are on no front and add no hypervolume; nor do trials given up early (``raced``) and
     failed ones, which are only counted.
@@ -67,7 +69,7 @@ def figures_of(run: Run) -> Figures:
     trials = [trial for trial in told if trial.state == "complete"]
     members, scales = best_of(spec, trials), fixed_scales(run)
     values = np.array([trial.values for trial in members]).reshape(-1, len(spec.objectives))
-    at_knee = pareto.knee(values * signs(spec))
+    at_knee = pareto.knee((values * signs(spec))[:, : _balanced(spec)])
     history: tuple[float, ...] = ()
     if scales is not None:
         volumes = pareto.hypervolume_history(_rows(told, scales), np.zeros(len(spec.objectives)))
@@ -86,6 +88,15 @@ def figures_of(run: Run) -> Figures:
         raced=sum(trial.state == "raced" for trial in told),
         stalled=stalled(told, scales) if scales else 0,
     )
+
+
+def _balanced(spec: RunSpec) -> int:
+    """How many of the first objectives, which are the scores, the knee balances.
+
+    With sparsity among them it lay near the base, where most of the scores' gain is lost: measured
+    on the zoo and on an LLM (docs/results.md). A measure chooses only where there is one score.
+    """
+    return len(spec.tasks) if len(spec.tasks) > 1 else len(spec.objectives)
 
 
 def stalled(told: Sequence[Trial], scales: Scales) -> int:

@@ -23,7 +23,9 @@ def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
     trial = gr.State(None)
     with gr.Row():
         with gr.Column(scale=7, min_width=320, elem_classes="m-panel"):
-            gr.HTML(heading("Which merge", "The knee is chosen for you: the best balance of all."))
+            gr.HTML(
+                heading("Which merge", "The knee is chosen for you: it balances the scores best.")
+            )
             members = pick_html(elem_id="publish-members")
             preview = gr.HTML(apply_default_css=False, elem_id="card-preview")
         with gr.Column(scale=5, min_width=300):

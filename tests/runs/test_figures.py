@@ -66,6 +66,22 @@ def test_a_minimised_objective_counts_the_other_way(tmp_path: Path) -> None:
     assert figures.scales == scales(run)
 
 
+def test_the_knee_balances_scores_and_measures_only_where_there_is_one_score(
+    tmp_path: Path,
+) -> None:
+    run = make(tmp_path)
+    tell_values(run, 0.9, 0.0, 9.0)
+    balanced = tell_values(run, 0.6, 0.6, 9.0)
+    tell_values(run, 0.0, 0.9, 9.0)
+    tell_values(run, 0.4, 0.4, 1.0)  # nearest to the ideal of all three
+    assert run.figures().front == (0, 1, 2, 3) and run.figures().knee == balanced
+
+    alone = make(tmp_path / "alone", benchmarks=[A])
+    for value, tokens in ((0.9, 9.0), (0.7, 3.0), (0.1, 1.0)):
+        tell_values(alone, value, tokens)
+    assert alone.figures().knee == 1
+
+
 def test_what_breaks_a_constraint_is_on_no_front(tmp_path: Path) -> None:
     run = make(tmp_path, constraints=[{"on": A, "at_least": 0.5}])
     scales(run)
