@@ -2,8 +2,7 @@
 
 import errno
 
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Numbers of an OSError that a disk, a quota or a limit on file sizes is used up."""
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class MorphingError(Exception):
@@ -12,3 +11,18 @@ class MorphingError(Exception):
     ``str(error)`` is one sentence that says what is wrong, where, and the mend. The app and the
     CLI show it as it is; a traceback is shown only with ``--debug``.
     """
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether ``error`` says that a disk, a quota or a limit on file sizes is used up."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
+
+
+def mendable(error: BaseException) -> str | None:
+    """The sentence of an error that a user can mend; None of any other."""
+    if isinstance(error, MorphingError):
+        return str(error)
+    if is_disk_full(error):
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        return f"The disk is full{where}: free some space and try again; what was done is kept."
+    return None

@@ -12,7 +12,7 @@ from morphing.cli.models import export, merge, push
 from morphing.cli.runs import front, pause, resume, search, stop, worker
 from morphing.cli.scores import benchmarks, evaluate
 from morphing.cli.services import app_command, job
-from morphing.errors import MorphingError
+from morphing.errors import mendable
 
 app = typer.Typer(
     help="Search merge recipes for the best trade-offs between fine-tuned models.",
@@ -54,14 +54,11 @@ def main() -> None:
     _quiet_libraries(debug)
     try:
         app(args=arguments, prog_name="morphing")
-    except MorphingError as error:
-        if debug:
-            raise
-        fail(str(error))
     except Exception as error:
         if debug:
             raise
-        fail(f"Unexpected {type(error).__name__}: {error} (run with --debug for the traceback)")
+        unforeseen = f"Unexpected {type(error).__name__}: {error}"
+        fail(mendable(error) or f"{unforeseen} (run with --debug for the traceback)")
 
 
 def _quiet_libraries(debug: bool) -> None:

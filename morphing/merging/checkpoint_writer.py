@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from morphing.errors import DISK_FULL, MorphingError
+from morphing.errors import MorphingError, is_disk_full
 from morphing.sources.source import TensorInfo
 
 SHARD_BYTES = 2 * 2**30
@@ -355,7 +355,7 @@ def _disk_error(
     error: OSError, folder: Path, partial: Path, shards: Sequence[_Shard]
 ) -> MorphingError:
     left = _kept(folder, partial) if partial.exists() else "nothing was left there"
-    if error.errno in DISK_FULL:
+    if is_disk_full(error):
         needed, free = _size(_needed(partial, shards)), _size(_free(partial))
         return MorphingError(
             f"The disk is full: exporting to {folder} needs about {needed} and {free} are free (or"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from morphing.errors import MorphingError
+from morphing.errors import MorphingError, is_disk_full
 from morphing.runs.evaluation import Evaluation, evaluate_recipe
 from morphing.runs.leases import (
     Lease,
@@ -213,6 +213,8 @@ class Loop:
             except (StopRequested, UpdateFinishedTrialError, StorageInternalError):
                 raise
             except Exception as error:  # whatever a recipe or a benchmark does wrong
+                if is_disk_full(error):  # which is neither's doing
+                    raise
                 queue.finish(claim, TrialState.FAIL, attributes={ERROR: sentence(error)})
                 return
             self._tell(claim, evaluation, queue, proposing)

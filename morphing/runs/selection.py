@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,16 +107,13 @@ class Selection:
 
     def best_of(self, names: Collection[str]) -> Standing | None:
         """The best of base and sources of such names."""
-        return max((m for m in self.models if m.name in names), key=_merit, default=None)
+        known = (model for model in self.models if model.name in names)
+        return max(known, key=attrgetter("merit"), default=None)
 
     @property
     def ranked(self) -> list[Standing]:
         """The members, the best first."""
-        return sorted(self.members, key=_merit, reverse=True)
-
-
-def _merit(standing: Standing) -> float:
-    return standing.merit
+        return sorted(self.members, key=attrgetter("merit"), reverse=True)
 
 
 def _mean_optimism(standings: Sequence[Standing]) -> float | None:

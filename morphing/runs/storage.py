@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphing.errors import DISK_FULL, MorphingError
+from morphing.errors import MorphingError, is_disk_full
 from morphing.runs.journal import open_journal
 from morphing.runs.leases import grace_seconds
 from morphing.runs.spec import Direction
@@ -122,7 +122,7 @@ def plain_failures() -> Iterator[None]:
             " run; what was told is kept."
         ) from error
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not is_disk_full(error):
             raise
         raise MorphingError(
             "The disk that holds the run is full: free some space and resume the run; what was"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphing.errors import DISK_FULL, MorphingError
+from morphing.errors import MorphingError, is_disk_full
 from morphing.sources import local, metadata
 from morphing.sources.source import Inspection, ModelHit, split_hub_name
 
@@ -193,7 +193,7 @@ def plain_errors(repo: str, revision: str | None) -> Iterator[None]:
             " check the network, or use zoo: models or a local folder."
         ) from error
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not is_disk_full(error):
             raise
         raise MorphingError(
             f"The disk is full while downloading {repo} to {constants.HF_HUB_CACHE}: free some"

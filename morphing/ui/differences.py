@@ -14,6 +14,7 @@ from morphing.runs.run import Run
 from morphing.ui import session
 from morphing.ui.cards import answers_table, empty, short_name
 from morphing.ui.handlers import guarded
+from morphing.ui.objectives import Objectives
 from morphing.ui.scene import Scene, View, trial_number
 
 Row = dict[str, Any]
@@ -90,7 +91,8 @@ def differences_tab(current: gr.Textbox, shown_trial: gr.State) -> list[View]:
         mine = run.outputs(number).get(benchmark, [])
         theirs = _outputs(run, against).get(benchmark, [])
         title = short_name(against) if trial_number(against) is None else against.capitalize()
-        return differences(pairs_of(mine, theirs), kind, f"Trial {number}", title)
+        share = Objectives.of(run.spec)[benchmark].share
+        return differences(pairs_of(mine, theirs), kind, f"Trial {number}", title, share=share)
 
     for part in (shown_trial, which, other, show):
         part.change(
@@ -132,17 +134,25 @@ def _others(scene: Scene | None) -> gr.Dropdown:
     return gr.Dropdown(choices=choices, value=choices[0][1] if choices else None)
 
 
-def differences(pairs: Sequence[Pair], kind: str, mine: str, other: str) -> str:
-    """How the two stand, and the samples of one kind, side by side."""
+def differences(
+    pairs: Sequence[Pair], kind: str, mine: str, other: str, *, share: bool = True
+) -> str:
+    """How the two stand, and the samples of one kind, side by side.
+
+    Scores that are no ``share`` of 1, such as bits per byte, are neither right nor wrong: all that
+    differ are shown.
+    """
     if not pairs:
         return empty("Nothing to compare", "The two have answered no sample in common.")
+    if not share:
+        differing = [pair for pair in pairs if pair.differs]
+        return _lead(pairs, mine, other, share=False) + _table(differing, mine, other, share=False)
     counts = Counter(pair.verdict for pair in pairs)
     chosen = [pair for pair in pairs if pair.differs and (kind == "differ" or pair.verdict == kind)]
     return _standing(pairs, counts, mine, other) + _table(chosen, mine, other)
 
 
 def _standing(pairs: Sequence[Pair], counts: Counter[str], mine: str, other: str) -> str:
-    ahead, error = lead(pairs)
     parts = (
         ("both", "both right"),
         ("ahead", f"only {mine}"),
@@ -156,32 +166,41 @@ def _standing(pairs: Sequence[Pair], counts: Counter[str], mine: str, other: str
         f'<li><i class="{key}"></i>{escape(label)} <b>{counts[key]}</b></li>'
         for key, label in parts
     )
-    sign = f"{100 * ahead:+.1f}".replace("-", "−")
     return (
-        f'<p class="m-lead"><b>{escape(mine)}</b> is <b>{sign}</b> points from'
-        f" <b>{escape(other)}</b> <small>± {100 * error:.1f} on the same {len(pairs)}"
-        f' samples</small></p><div class="m-standing" role="img" aria-label="'
+        f'{_lead(pairs, mine, other, share=True)}<div class="m-standing" role="img" aria-label="'
         f'{escape(", ".join(f"{label} {counts[key]}" for key, label in parts))}">{bar}</div>'
         f'<ul class="m-legend m-verdicts">{legend}</ul>'
     )
 
 
-def _table(pairs: Sequence[Pair], mine: str, other: str) -> str:
+def _lead(pairs: Sequence[Pair], mine: str, other: str, *, share: bool) -> str:
+    ahead, error = lead(pairs)
+    sign = f"{100 * ahead:+.1f}</b> points" if share else f"{ahead:+.3f}</b>"
+    spread = f"{100 * error:.1f}" if share else f"{error:.3f}"
+    return (
+        f'<p class="m-lead"><b>{escape(mine)}</b> is <b>{sign.replace("-", "−")} from'
+        f" <b>{escape(other)}</b> <small>± {spread} on the same {len(pairs)} samples</small></p>"
+    )
+
+
+def _table(pairs: Sequence[Pair], mine: str, other: str, *, share: bool = True) -> str:
     if not pairs:
         return empty("No such sample", "Here the two answer alike.")
     answers = [
         f"<tr><td>{escape(str(pair.mine['prompt'])[-400:])}</td>"
         f"<td>{escape(str(pair.mine['target']))}</td>"
-        f"<td>{_answer(pair.mine)}</td><td>{_answer(pair.other)}</td></tr>"
+        f"<td>{_answer(pair.mine, share)}</td><td>{_answer(pair.other, share)}</td></tr>"
         for pair in pairs
     ]
     return answers_table(("Asked", "Expected", mine, other), answers)
 
 
-def _answer(row: Row) -> str:
+def _answer(row: Row, share: bool) -> str:
+    if not share:
+        return f"{row['score']:.3f}"
     right = row["score"] >= 1
-    share = "" if row["score"] in (0, 1) else f" <small>{row['score']:.2f}</small>"
+    part = "" if row["score"] in (0, 1) else f" <small>{row['score']:.2f}</small>"
     mark = '<b class="right">✓</b>' if right else '<b class="wrong">✗</b>'
     text = str(row["answer"])
     shown = text if len(text) <= _LONGEST_ANSWER else f"{text[:_LONGEST_ANSWER]}…"
-    return f"{mark} {escape(shown) or '<small>(nothing)</small>'}{share}"
+    return f"{mark} {escape(shown) or '<small>(nothing)</small>'}{part}"

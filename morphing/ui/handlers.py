@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from morphing.errors import MorphingError
+from morphing.errors import mendable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -21,8 +21,8 @@ _FRAME_SECONDS = 0.06
 
 def sentence(error: Exception) -> str:
     """What the visitor is told of ``error``; the details of an unforeseen one go to the log."""
-    if isinstance(error, MorphingError):
-        return str(error)
+    if told := mendable(error):
+        return told
     log.error("unforeseen error in the app", exc_info=error)
     return f"Something went wrong: {type(error).__name__}: {error}"
 

@@ -182,7 +182,8 @@ def _remarks(scene: Scene, chosen: Selection) -> str:
             f"Search scores are {100 * chosen.optimism:+.1f} points from these for the front,"
             f" {100 * chosen.models_optimism:+.1f} for base and sources.".replace("-", "−")
         )
-    if raw := [each.title for each in scene.objectives.scores if not each.share]:
+    declared = [use.declaration for use in scene.run.spec.benchmarks]
+    if raw := [each.title or each.name for each in declared if not each.share]:
         remarks.append(escape(f"Not in percent, and so in no mean: {', '.join(raw)}."))
     if chosen.hypervolume is not None and scene.figures.hypervolume:
         remarks.append(

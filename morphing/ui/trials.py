@@ -25,7 +25,7 @@ from morphing.ui.cards import (
 from morphing.ui.differences import benchmark_choices, differences_tab
 from morphing.ui.handlers import guarded
 from morphing.ui.makeup import make_up, spark
-from morphing.ui.objectives import Objective
+from morphing.ui.objectives import Objective, Objectives
 from morphing.ui.scene import Scene, View
 
 
@@ -152,6 +152,8 @@ def detail_panel(current: gr.Textbox) -> Detail:
         if run is None or number is None or benchmark is None:
             return ""
         rows = run.outputs(number).get(benchmark, [])
+        if rows and not Objectives.of(run.spec)[benchmark].share:
+            return _scored(rows)
         return _answers([row for row in rows if not wrong or row["score"] < 1])
 
     for event in (which.change, only_wrong.change, shown_trial.change):
@@ -235,3 +237,13 @@ def _answers(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return answers_table(("", "Asked", "Expected", "Answered"), answers)
+
+
+def _scored(rows: list[dict[str, Any]]) -> str:
+    """Samples whose scores, such as bits per byte, are neither right nor wrong."""
+    texts = [
+        f"<tr><td>{row['score']:.3f}</td><td>{escape(str(row['prompt'])[-400:])}</td>"
+        f"<td>{escape(str(row['target']))}</td></tr>"
+        for row in rows
+    ]
+    return answers_table(("Score", "Asked", "Expected"), texts)

@@ -88,6 +88,19 @@ def test_a_full_disk_is_said_and_loses_nothing(
     assert len(Run(run.folder).complete()) == 4
 
 
+def test_a_full_disk_is_no_fault_of_a_recipe(
+    small_spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = create_run(tmp_path / "run", small_spec)
+    monkeypatch.setattr("morphing.runs.loop.evaluate_recipe", no_room)
+    with pytest.raises(MorphingError, match="disk that holds the run is full"):
+        Loop(run).search()
+    assert run.trials() == []
+
+
 def test_kills_during_proposals_change_nothing(small_spec: RunSpec, tmp_path: Path) -> None:
     """A sampler that learns proposes the same again, and whatever follows is the same."""
     data = small_spec.model_dump()

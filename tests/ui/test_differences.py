@@ -50,4 +50,6 @@ def test_partial_scores_are_compared_too() -> None:
 def test_answers_are_escaped_and_nothing_in_common_is_said() -> None:
     html = differences(pairs_of(MINE, OTHER), "differ", "<i>", "base")
     assert "&lt;b&gt;" in html and "<i>" not in html
+    bits = differences(pairs_of(MINE, OTHER), "ahead", "Trial 1", "base", share=False)
+    assert "points" not in bits and "✓" not in bits and "✗" not in bits
     assert "no sample in common" in differences([], "differ", "a", "b")

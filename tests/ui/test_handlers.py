@@ -1,5 +1,6 @@
 """Failures become sentences, and work in threads ends when nobody waits for it."""
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -31,6 +32,16 @@ def test_a_foreseen_failure_is_told_as_it_is(toasts: list[str]) -> None:
         note: '<p class="m-error" role="alert">No &lt;model&gt; here: choose another.</p>'
     }
     assert toasts == ["No &lt;model&gt; here: choose another."]
+
+
+def test_a_full_disk_is_told_in_a_sentence(toasts: list[str]) -> None:
+    @guarded()
+    def fails() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/mine")
+
+    fails()
+    (told,) = toasts
+    assert told.startswith("The disk is full (runs/mine): free some space")
 
 
 def test_an_unforeseen_failure_of_a_stream_keeps_what_came_before(toasts: list[str]) -> None:
