@@ -174,8 +174,8 @@ def _order(values: Sequence[float]) -> list[int]:
 def _profile(model: Any, tokenizer: Any, case: Case) -> tuple[dict[str, float], Any]:
     """Shares of our time, and the tokens and logits that were computed."""
     from morphing.benchmarks import evaluate as module
-    from morphing.benchmarks.reader import Reader
-    from morphing.benchmarks.stopping import Ending
+    from morphing.benchmarks.engine.reader import Reader
+    from morphing.benchmarks.engine.stopping import Ending
 
     spent: Counter[str] = Counter()
     counted: dict[str, Counter[str]] = {"tokens": Counter(), "logits": Counter()}

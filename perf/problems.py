@@ -155,7 +155,7 @@ class _ZooModels:
         import torch
 
         from morphing.benchmarks.benchmark import get_benchmark
-        from morphing.benchmarks.load import load_samples
+        from morphing.benchmarks.data.samples import load_samples
         from morphing.merging.morph import Morpher
         from morphing.merging.recipe import Recipe
         from morphing.sources.source import download, inspect

@@ -11,7 +11,7 @@ import yaml
 
 from morphing import zoo
 from morphing.benchmarks.benchmark import get_benchmark, read_benchmark
-from morphing.benchmarks.load import load_samples
+from morphing.benchmarks.data.samples import load_samples
 from morphing.runs.trial import read_outputs
 
 

@@ -118,7 +118,7 @@ class Benchmark(BaseModel):
         if (only := METRIC_OF.get(str(written.get("kind")))) is not None:
             written.setdefault("metric", only)
         elif written.get("kind") == "lm_eval" and isinstance(written.get("task"), str):
-            from morphing.benchmarks.lm_eval_bridge import completed
+            from morphing.benchmarks.harness.bridge import completed
 
             return completed(written)
         if written.get("kind") == "code":
@@ -127,8 +127,8 @@ class Benchmark(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Benchmark":
-        from morphing.benchmarks.extract import check_rule
-        from morphing.benchmarks.metrics import check_metric
+        from morphing.benchmarks.judging.extract import check_rule
+        from morphing.benchmarks.judging.metrics import check_metric
 
         for field in _REQUIRED[self.kind]:
             if not getattr(self, field):
@@ -153,7 +153,7 @@ class Benchmark(BaseModel):
         return self
 
     def _check_templates(self) -> None:
-        from morphing.benchmarks.prompt import check_expression, check_template
+        from morphing.benchmarks.data.templates import check_expression, check_template
 
         for field in ("prompt", "system", "target", "continuation", "shot", "program"):
             if (template := getattr(self, field)) is not None:
@@ -186,7 +186,7 @@ class Benchmark(BaseModel):
     def direction(self) -> Literal["maximize", "minimize"]:
         """Which way its metric is better."""
         if self.kind == "lm_eval":
-            from morphing.benchmarks.lm_eval_bridge import metric_is_lower_better
+            from morphing.benchmarks.harness.bridge import metric_is_lower_better
 
             return "minimize" if metric_is_lower_better(self) else "maximize"
         return "minimize" if self.metric in LOWER_IS_BETTER else "maximize"
@@ -194,7 +194,7 @@ class Benchmark(BaseModel):
     @property
     def share(self) -> bool:
         """Whether its score is a share of 1, which is shown in percent."""
-        from morphing.benchmarks.metrics import METRICS
+        from morphing.benchmarks.judging.metrics import METRICS
 
         if self.kind == "lm_eval":
             return self.metric.partition(",")[0].endswith(("acc", "acc_norm", "exact_match"))
@@ -283,7 +283,7 @@ def get_benchmark(name_or_path: str) -> Benchmark:
         MorphingError: no such name (near matches are given) or no valid file.
     """
     if name_or_path.startswith(LM_EVAL):
-        from morphing.benchmarks.lm_eval_bridge import declaration
+        from morphing.benchmarks.harness.bridge import declaration
 
         return declaration(name_or_path.removeprefix(LM_EVAL))
     path = Path(name_or_path).expanduser()
@@ -319,6 +319,6 @@ def pin_benchmark(benchmark: Benchmark, token: str | None = None) -> Benchmark:
         return benchmark.model_copy(update={"dataset": str(path)})
     if benchmark.revision and COMMIT.fullmatch(benchmark.revision):
         return benchmark
-    from morphing.benchmarks.hub import resolve_revision
+    from morphing.benchmarks.data.hub import resolve_revision
 
     return benchmark.model_copy(update={"revision": resolve_revision(benchmark, token)})

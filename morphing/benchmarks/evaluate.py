@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.encode import NoRoomError
-from morphing.benchmarks.load import Sample
-from morphing.benchmarks.metrics import get_metric
+from morphing.benchmarks.engine.encode import NoRoomError
+from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.judging.metrics import get_metric
 from morphing.devices import suitable_threads
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from morphing.benchmarks.encode import Request
+    from morphing.benchmarks.engine.encode import Request
 
 Progress = Callable[[int, int], None]
 """(samples done, samples in all)"""
@@ -145,7 +145,7 @@ def evaluate(
     if benchmark.kind == "generation":
         get_metric(benchmark.metric)  # one that can't be had is better known before than after
     elif benchmark.kind == "code":
-        from morphing.benchmarks.sandbox import require_code
+        from morphing.benchmarks.sandbox.run import require_code
 
         require_code(benchmark.name)
     if not isinstance(samples, Prepared):
@@ -164,7 +164,10 @@ def evaluate(
 
 def _kind(benchmark: Benchmark) -> Any:
     """The module that scores benchmarks of this kind: its ``requests`` and its ``score``."""
-    from morphing.benchmarks import choice, generation, lm_eval_bridge, perplexity
+    from morphing.benchmarks.kinds import multiple_choice
+    from morphing.benchmarks.kinds import generation
+    from morphing.benchmarks.harness import bridge
+    from morphing.benchmarks.kinds import perplexity
 
-    modules = {"multiple_choice": choice, "perplexity": perplexity, "lm_eval": lm_eval_bridge}
+    modules = {"multiple_choice": multiple_choice, "perplexity": perplexity, "lm_eval": bridge}
     return modules.get(benchmark.kind, generation)

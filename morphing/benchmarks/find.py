@@ -10,7 +10,7 @@ from morphing.benchmarks.benchmark import (
     catalogue,
     get_benchmark,
 )
-from morphing.benchmarks.load import Sample, load_samples
+from morphing.benchmarks.data.samples import Sample, load_samples
 
 EXAMPLES = 3
 """Filled-in samples that are shown of a benchmark before it is trusted."""
@@ -37,7 +37,7 @@ def find_benchmark(name: str, token: str | None = None) -> Found:
     """
     if not is_dataset(name):
         return Found(get_benchmark(name))
-    from morphing.benchmarks.guess import guess_benchmark
+    from morphing.benchmarks.data.guess import guess_benchmark
 
     return Found(guess_benchmark(name, token=token), guessed=True)
 

@@ -15,7 +15,7 @@ from morphing.errors import MorphingError
 if TYPE_CHECKING:
     from morphing.benchmarks.benchmark import Benchmark
     from morphing.benchmarks.evaluate import Score
-    from morphing.benchmarks.load import Sample
+    from morphing.benchmarks.data.samples import Sample
     from morphing.runs.single import Single
 
 _NAMES = "A name of the catalogue, a YAML file, lm_eval:TASK, or a dataset (Hub id or file)."
@@ -140,10 +140,10 @@ def _ready(
 ) -> tuple[Benchmark, list[Sample]]:
     """The benchmark with its data pinned, and its samples; or why it cannot be scored here."""
     from morphing.benchmarks.benchmark import pin_benchmark
-    from morphing.benchmarks.load import load_samples
+    from morphing.benchmarks.data.samples import load_samples
 
     if benchmark.kind == "code":
-        from morphing.benchmarks.sandbox import require_code
+        from morphing.benchmarks.sandbox.run import require_code
 
         require_code(benchmark.name)
     pinned = pin_benchmark(benchmark)

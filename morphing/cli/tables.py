@@ -14,7 +14,7 @@ from morphing.terminal import console
 
 if TYPE_CHECKING:
     from morphing.benchmarks.evaluate import Score
-    from morphing.benchmarks.load import Sample
+    from morphing.benchmarks.data.samples import Sample
     from morphing.runs.single import Single
 
 

@@ -33,8 +33,8 @@ def prepare(spec: RunSpec, token: str | None = None) -> RunSpec:
     import torch
 
     from morphing.benchmarks.benchmark import pin_benchmark
-    from morphing.benchmarks.load import load_samples
-    from morphing.benchmarks.sandbox import require_code
+    from morphing.benchmarks.data.samples import load_samples
+    from morphing.benchmarks.sandbox.run import require_code
     from morphing.merging.morph import required_memory
     from morphing.sources.compatibility import check
     from morphing.sources.source import inspect, pin

@@ -27,7 +27,7 @@ from morphing.search.space import SearchSpace
 
 if TYPE_CHECKING:
     from morphing.benchmarks.evaluate import Prepared, Score
-    from morphing.benchmarks.load import Sample
+    from morphing.benchmarks.data.samples import Sample
     from morphing.merging.lora import AdapterReport
 
 Progress = Callable[[str, int, int], None]
@@ -115,7 +115,7 @@ class Workbench:
         self._load(progress)
 
     def _load_samples(self, use: BenchmarkUse, part: Part) -> list[Sample]:
-        from morphing.benchmarks.load import Draw, load_samples
+        from morphing.benchmarks.data.samples import Draw, load_samples
 
         # Kept in the run: it goes on without the Hub, and on the same samples whatever happens.
         benchmark = use.declaration

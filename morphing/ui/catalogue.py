@@ -36,7 +36,7 @@ def refusal(benchmark: Benchmark) -> str | None:
     """Why a benchmark cannot be scored on this machine, or None."""
     if benchmark.kind != "code":
         return None
-    from morphing.benchmarks.sandbox import require_code
+    from morphing.benchmarks.sandbox.run import require_code
 
     try:
         require_code(benchmark.name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from morphing.benchmarks.load import load_samples
+from morphing.benchmarks.data.samples import load_samples
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
 from morphing.runs.chat import stream_reply

@@ -10,8 +10,8 @@ import gradio as gr
 from gradio.components import Component
 
 from morphing.benchmarks.benchmark import DATA_SUFFIXES, Benchmark
-from morphing.benchmarks.extract import RULES
-from morphing.benchmarks.metrics import METRICS
+from morphing.benchmarks.judging.extract import RULES
+from morphing.benchmarks.judging.metrics import METRICS
 from morphing.errors import MorphingError
 from morphing.ui import session
 from morphing.ui.cards import heading, pick_html

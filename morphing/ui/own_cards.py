@@ -4,7 +4,7 @@ from html import escape
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.find import asked_and_expected
-from morphing.benchmarks.load import Sample
+from morphing.benchmarks.data.samples import Sample
 from morphing.errors import MorphingError
 from morphing.ui.cards import chip, short_name
 from morphing.ui.draft import ROLES, Draft

@@ -96,7 +96,7 @@ def declare(tmp_path: Path) -> Callable[..., Benchmark]:
 @pytest.fixture(scope="session")
 def sandbox() -> None:
     """Skips where this system can't isolate programs, which CI must."""
-    from morphing.benchmarks.sandbox_check import check_sandbox
+    from morphing.benchmarks.sandbox.check import check_sandbox
     from morphing.errors import MorphingError
 
     try:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from morphing.benchmarks import load
+from morphing.benchmarks.data import samples
 from morphing.benchmarks.benchmark import Benchmark, catalogue
-from morphing.benchmarks.extract import extract_answer
-from morphing.benchmarks.load import Part, load_samples
-from morphing.benchmarks.metrics import get_metric
+from morphing.benchmarks.judging.extract import extract_answer
+from morphing.benchmarks.data.samples import Part, load_samples
+from morphing.benchmarks.judging.metrics import get_metric
 
 Row = Mapping[str, Any]
 LETTERS = {"A": "one", "B": "two", "C": "three", "D": "four"}
@@ -119,7 +119,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
             row = {**row, **mgsm_example(str(benchmark.language))}
         return [row] * 10
 
-    monkeypatch.setattr(load, "read_rows", read)
+    monkeypatch.setattr(samples, "read_rows", read)
 
 
 def mgsm_example(language: str) -> Row:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark, pin_benchmark
-from morphing.benchmarks.dataset import read_rows, split_names
-from morphing.benchmarks.load import load_samples
+from morphing.benchmarks.data.dataset import read_rows, split_names
+from morphing.benchmarks.data.samples import load_samples
 from morphing.errors import MorphingError
 from tests.hub.server import RunningHub
 
@@ -217,7 +217,7 @@ def test_of_a_large_dataset_only_the_chosen_ones_are_fetched(
         assert sample.target == sample.id.partition("/")[2]
         assert sample.prompt == f"{int(sample.target) * 7919 % count}?"
     assert fetched < size / 6
-    monkeypatch.setattr("morphing.benchmarks.hub.LARGE", 10 * count)
+    monkeypatch.setattr("morphing.benchmarks.data.hub.LARGE", 10 * count)
     assert load_samples(benchmark, "search", 10) == samples
 
 

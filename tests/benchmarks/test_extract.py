@@ -2,7 +2,7 @@
 
 import pytest
 
-from morphing.benchmarks.extract import extract_answer, last_number
+from morphing.benchmarks.judging.extract import extract_answer, last_number
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from morphing.benchmarks import generate as module
-from morphing.benchmarks.encode import Request
-from morphing.benchmarks.generate import generate
+from morphing.benchmarks.engine import generate as module
+from morphing.benchmarks.engine.encode import Request
+from morphing.benchmarks.engine.generate import generate
 from tests.benchmarks.architectures import MAKERS, VOCABULARY, Letters, make
 
 LIMIT = 14

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from morphing.benchmarks.guess import guess_benchmark
-from morphing.benchmarks.load import load_samples
+from morphing.benchmarks.data.guess import guess_benchmark
+from morphing.benchmarks.data.samples import load_samples
 from morphing.errors import MorphingError
 from tests.hub.server import RunningHub
 

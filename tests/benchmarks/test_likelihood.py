@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from morphing.benchmarks import likelihood
-from morphing.benchmarks.encode import Request
-from morphing.benchmarks.likelihood import Likelihood, log_likelihoods
-from morphing.benchmarks.reader import Reader
+from morphing.benchmarks.engine import likelihood
+from morphing.benchmarks.engine.encode import Request
+from morphing.benchmarks.engine.likelihood import Likelihood, log_likelihoods
+from morphing.benchmarks.engine.reader import Reader
 from tests.benchmarks.architectures import KEEPING, MAKERS, VOCABULARY, make
 
 Groups = list[list[Request]]

@@ -19,9 +19,9 @@ from morphing.benchmarks.benchmark import (
     pin_benchmark,
 )
 from morphing.benchmarks.evaluate import Score, evaluate
-from morphing.benchmarks.lm_eval_bridge import metric_is_lower_better
-from morphing.benchmarks.lm_eval_files import find_task
-from morphing.benchmarks.load import Part, Sample, halves, load_samples
+from morphing.benchmarks.harness.bridge import metric_is_lower_better
+from morphing.benchmarks.harness.files import find_task
+from morphing.benchmarks.data.samples import Part, Sample, halves, load_samples
 from morphing.errors import MorphingError
 from tests.benchmarks.conftest import TEMPLATE
 from tests.benchmarks.twins import harness_records
@@ -258,7 +258,7 @@ def test_scores_are_the_harnesss(
 def test_the_engine_as_a_model_of_the_harness(
     model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", write: Write
 ) -> None:
-    from morphing.benchmarks.lm_eval_model import EngineLM
+    from morphing.benchmarks.harness.model import EngineLM
 
     for kind in KINDS:
         path = write(kind)
@@ -279,8 +279,8 @@ def test_prompts_are_those_of_a_whole_run_of_the_harness(
     model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", write: Write, chat: bool
 ) -> None:
     """Examples drawn from another split, for every document anew; in a chat as turns."""
-    from morphing.benchmarks.lm_eval_bridge import requests
-    from morphing.benchmarks.lm_eval_model import EngineLM
+    from morphing.benchmarks.harness.bridge import requests
+    from morphing.benchmarks.harness.model import EngineLM
 
     speaking = tokenizer.__class__.from_pretrained(_saved(tokenizer, write))
     speaking.chat_template = TEMPLATE

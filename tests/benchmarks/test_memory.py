@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from morphing.benchmarks.encode import Request
-from morphing.benchmarks.generate import generate
-from morphing.benchmarks.likelihood import log_likelihoods
-from morphing.benchmarks.memory import Room
+from morphing.benchmarks.engine.encode import Request
+from morphing.benchmarks.engine.generate import generate
+from morphing.benchmarks.engine.likelihood import log_likelihoods
+from morphing.benchmarks.engine.memory import Room
 from morphing.errors import MorphingError
 from tests.benchmarks.architectures import Letters, make
 from tests.benchmarks.test_generate import prompts

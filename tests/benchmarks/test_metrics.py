@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from morphing.benchmarks.metrics import get_metric
-from morphing.benchmarks.similarity import ROUGE
+from morphing.benchmarks.judging.metrics import get_metric
+from morphing.benchmarks.judging.similarity import ROUGE
 from morphing.errors import MorphingError
 
 MODULE = """

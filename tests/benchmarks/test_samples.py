@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from morphing.benchmarks import load
+from morphing.benchmarks.data import samples
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
-from morphing.benchmarks.load import Draw, Part, load_samples
+from morphing.benchmarks.data.samples import Draw, Part, load_samples
 from morphing.errors import MorphingError
 
 Declare = Callable[..., Benchmark]

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from morphing.benchmarks import sandbox
-from morphing.benchmarks.sandbox import Execution, Limits, run_program
+from morphing.benchmarks.sandbox import run
+from morphing.benchmarks.sandbox.run import Execution, Limits, run_program
 
 ALLOW_EVERYTHING = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # a filter of one step
 PROJECT = Path(__file__).parents[2]
@@ -226,7 +226,7 @@ def test_sockets(
     attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: str
 ) -> None:
     if layers == "namespace":  # without the filter
-        monkeypatch.setattr(sandbox, "filter_program", lambda: ALLOW_EVERYTHING)
+        monkeypatch.setattr(run, "filter_program", lambda: ALLOW_EVERYTHING)
     places: list[tuple[int, object]] = []
     listeners = []
     abstract = f"\0{uuid.uuid4().hex}"
@@ -425,7 +425,7 @@ def test_privileges(attempt: Attempt) -> None:
 def test_the_child_dies_with_its_parent(sandbox: None, marker: str) -> None:
     program = f"import ctypes, time; ctypes.CDLL(None).prctl(15, {marker.encode()!r})"
     code = (
-        "from morphing.benchmarks.sandbox import run_program\n"
+        "from morphing.benchmarks.sandbox.run import run_program\n"
         f"run_program({program + '; time.sleep(600)'!r})"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT) as parent:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from morphing.benchmarks import sandbox_check
-from morphing.benchmarks.sandbox import Limits, code_allowed, require_code, run_program
-from morphing.benchmarks.sandbox_check import check_sandbox
-from morphing.benchmarks.sandbox_filter import filter_program
+from morphing.benchmarks.sandbox import check
+from morphing.benchmarks.sandbox.run import Limits, code_allowed, require_code, run_program
+from morphing.benchmarks.sandbox.check import check_sandbox
+from morphing.benchmarks.sandbox.filter import filter_program
 from morphing.errors import MorphingError
 
 LAST_MOUNT = "at = words.index('--chdir') - 2; words[at:at]"
 
 
 def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_check, "check_sandbox", check_sandbox.__wrapped__)
+    monkeypatch.setattr(check, "check_sandbox", check_sandbox.__wrapped__)
 
 
 def test_code_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,15 +49,15 @@ def test_on_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     uncached(monkeypatch)
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(MorphingError, match="on this system darwin has none of its isolation"):
-        sandbox_check.check_sandbox()
+        check.check_sandbox()
 
 
 def test_on_another_processor(sandbox: None, monkeypatch: pytest.MonkeyPatch) -> None:
     uncached(monkeypatch)
     assert filter_program("riscv64") is None and filter_program("aarch64") != filter_program()
-    monkeypatch.setattr(sandbox_check, "filter_program", lambda: None)
+    monkeypatch.setattr(check, "filter_program", lambda: None)
     with pytest.raises(MorphingError, match=r"system calls of \w+ processors can't be filtered"):
-        sandbox_check.check_sandbox()
+        check.check_sandbox()
 
 
 def wrapped(folder: Path, edit: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_where_namespaces_are_forbidden(
         MorphingError,
         match=r"bubblewrap can't isolate the network \(bwrap: no network namespaces\): allow user",
     ):
-        sandbox_check.check_sandbox()
+        check.check_sandbox()
 
 
 @pytest.mark.parametrize(
@@ -110,16 +110,16 @@ def test_a_sandbox_with_a_hole_is_refused(
 ) -> None:
     wrapped(tmp_path, edit, monkeypatch)
     # One endless program is enough, and none of them takes the limit's own time.
-    slow = {"a limit on processor time": sandbox_check._ENDLESS["a limit on processor time"]}
+    slow = {"a limit on processor time": check._ENDLESS["a limit on processor time"]}
     kept = slow if lacks in slow else {}
     if kept:
         program, limits, reason = slow[lacks]
         kept = {lacks: (program, Limits(seconds=3, cpu_seconds=limits.cpu_seconds), reason)}
-    monkeypatch.setattr(sandbox_check, "_ENDLESS", kept)
+    monkeypatch.setattr(check, "_ENDLESS", kept)
     with pytest.raises(MorphingError, match=f"it lacks {lacks}"):
-        sandbox_check.check_sandbox()
+        check.check_sandbox()
 
 
 def test_the_probe_passes_in_the_sandbox(sandbox: None) -> None:
-    probe = sandbox_check._probe()
+    probe = check._probe()
     assert probe.passed and json.loads(probe.output) == []

@@ -18,9 +18,9 @@ import yaml
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark, parse_benchmark
 from morphing.benchmarks.evaluate import Output, evaluate
-from morphing.benchmarks.extract import extract_answer
-from morphing.benchmarks.lm_eval_files import library
-from morphing.benchmarks.load import load_samples
+from morphing.benchmarks.judging.extract import extract_answer
+from morphing.benchmarks.harness.files import library
+from morphing.benchmarks.data.samples import load_samples
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from morphing.benchmarks.cache import Rows
-from morphing.benchmarks.encode import Request, by_length
-from morphing.benchmarks.memory import Room, in_batches
-from morphing.benchmarks.reader import Reader, Tokens, worth_sharing
-from morphing.benchmarks.stopping import Ending
+from morphing.benchmarks.engine.cache import Rows
+from morphing.benchmarks.engine.encode import Request, by_length
+from morphing.benchmarks.engine.memory import Room, in_batches
+from morphing.benchmarks.engine.reader import Reader, Tokens, worth_sharing
+from morphing.benchmarks.engine.stopping import Ending
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -2,7 +2,7 @@
 
 The harness makes the prompts, extracts the answers and computes the metric; the model's part, the
 likelihoods and the generated texts, is ours. A sample's requests are built once, when the samples
-are loaded (`lm_eval_docs`), so a trial needs neither the task's dataset nor the Hub.
+are loaded (`harness.docs`), so a trial needs neither the task's dataset nor the Hub.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from morphing.benchmarks.lm_eval_files import Function, TaskFile, find_task, read_task
+from morphing.benchmarks.harness.files import Function, TaskFile, find_task, read_task
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from morphing.benchmarks.benchmark import Benchmark
-    from morphing.benchmarks.encode import Request
+    from morphing.benchmarks.engine.encode import Request
     from morphing.benchmarks.evaluate import Output, Prepared, Progress
-    from morphing.benchmarks.load import Sample
+    from morphing.benchmarks.data.samples import Sample
 
 _FILLED = ("dataset", "split", "few_shot", "metric")
 """The fields without which a task's file is read."""
@@ -159,7 +159,7 @@ def _spelt(value: Any) -> str:
 
 def check_usable(task: TaskFile) -> None:
     """Raise a MorphingError where a task is none that a benchmark can be."""
-    from morphing.benchmarks.sandbox import code_allowed
+    from morphing.benchmarks.sandbox.run import code_allowed
 
     config, what = task.config, f"The task {task.name!r} of lm-evaluation-harness"
     if config.get("unsafe_code"):
@@ -275,8 +275,8 @@ def requests(
     Raises:
         MorphingError: the chat template fails.
     """
-    from morphing.benchmarks.lm_eval_model import EngineLM, encode
-    from morphing.benchmarks.lm_eval_task import instances, said
+    from morphing.benchmarks.harness.model import EngineLM, encode
+    from morphing.benchmarks.harness.task import instances, said
 
     render = None
     if benchmark.chat and tokenizer.chat_template:
@@ -302,8 +302,8 @@ def score(
     Raises:
         MorphingError: the task can't be loaded, or can't score an answer.
     """
-    from morphing.benchmarks.lm_eval_model import EngineLM
-    from morphing.benchmarks.lm_eval_task import Scoring, held_task, instances
+    from morphing.benchmarks.harness.model import EngineLM
+    from morphing.benchmarks.harness.task import Scoring, held_task, instances
 
     benchmark, samples = prepared.benchmark, prepared.samples
     rows = [sample.row or {} for sample in samples]

@@ -9,9 +9,9 @@ from hashlib import sha256
 from typing import Any, Literal
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.dataset import fingerprint, read_rows, single_file, take
-from morphing.benchmarks.prompt import evaluate_list, render
-from morphing.benchmarks.rows import JoinedRows, Rows
+from morphing.benchmarks.data.dataset import fingerprint, read_rows, single_file, take
+from morphing.benchmarks.data.templates import evaluate_list, render
+from morphing.benchmarks.data.rows import JoinedRows, Rows
 from morphing.errors import MorphingError
 
 Part = Literal["search", "holdout"]
@@ -36,7 +36,7 @@ class Sample:
     system: str = ""
     """The system's turn of a chat."""
     row: Mapping[str, Any] | None = None
-    """The row as plain JSON: kind code's from the dataset, kind lm_eval's from ``lm_eval_docs``."""
+    """The row as plain JSON: kind code's from the dataset, kind lm_eval's from ``harness.docs``."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def load_samples(
 
 def _rows(benchmark: Benchmark, split: str, token: str | None) -> Rows:
     if benchmark.kind == "lm_eval":
-        from morphing.benchmarks.lm_eval_docs import Documents
+        from morphing.benchmarks.harness.docs import Documents
 
         return Documents(benchmark, split, token)
     return read_rows(benchmark, split, token)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.chat import model_texts
-from morphing.benchmarks.encode import Request, fit, prompts
+from morphing.benchmarks.kinds.turns import model_texts
+from morphing.benchmarks.engine.encode import Request, fit, prompts
 from morphing.benchmarks.evaluate import Output, Prepared, Progress
-from morphing.benchmarks.extract import extract_answer
-from morphing.benchmarks.generate import generate
-from morphing.benchmarks.load import Sample
-from morphing.benchmarks.metrics import get_metric
+from morphing.benchmarks.judging.extract import extract_answer
+from morphing.benchmarks.engine.generate import generate
+from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.judging.metrics import get_metric
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -69,7 +69,7 @@ def _compare(benchmark: Benchmark, samples: Sequence[Sample], answers: Sequence[
 
 
 def _run(benchmark: Benchmark, samples: Sequence[Sample], answers: Sequence[str]) -> _Judged:
-    from morphing.benchmarks.code import score_all
+    from morphing.benchmarks.kinds.code import score_all
 
     return [
         (float(execution.passed), "" if execution.passed else f"\n[{execution.reason}]")

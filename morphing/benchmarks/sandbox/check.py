@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from morphing.benchmarks.sandbox import (
+from morphing.benchmarks.sandbox.run import (
     ENVIRONMENT,
     LIMITS,
     Execution,
@@ -19,7 +19,7 @@ from morphing.benchmarks.sandbox import (
     bwrap,
     run_program,
 )
-from morphing.benchmarks.sandbox_filter import filter_program
+from morphing.benchmarks.sandbox.filter import filter_program
 from morphing.errors import MorphingError
 
 # Each isolation alone, so that an error can name the one that is missing.
@@ -93,7 +93,7 @@ def _not_prevented() -> list[str]:
 def _probe() -> Execution:
     from huggingface_hub import constants
 
-    code = Path(__file__).with_name("sandbox_probe.py").read_text(encoding="utf-8")
+    code = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         tempfile.NamedTemporaryFile() as file,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from morphing.benchmarks.benchmark import DATA_SUFFIXES, Benchmark
-from morphing.benchmarks.rows import JoinedRows, JsonLines, ParquetRows, Rows
+from morphing.benchmarks.data.rows import JoinedRows, JsonLines, ParquetRows, Rows
 from morphing.errors import MorphingError
 
 
@@ -28,7 +28,7 @@ def read_rows(benchmark: Benchmark, split: str, token: str | None = None) -> Row
     if benchmark.local:
         rows = _local_rows(benchmark, split)
     else:
-        from morphing.benchmarks.hub import hub_rows
+        from morphing.benchmarks.data.hub import hub_rows
 
         rows = hub_rows(benchmark, split, token)
     if len(rows) == 0:
@@ -47,7 +47,7 @@ def take(benchmark: Benchmark, rows: Rows, indices: Sequence[int]) -> list[Mappi
     """
     if isinstance(rows, list):
         return [rows[index] for index in indices]
-    from morphing.benchmarks.hub import hub_errors
+    from morphing.benchmarks.data.hub import hub_errors
 
     with hub_errors(benchmark):
         # In the dataset's order, for neighbours come together.
@@ -69,7 +69,7 @@ def split_names(benchmark: Benchmark, token: str | None = None) -> list[str]:
     if single_file(benchmark):
         return [benchmark.split]
     if not benchmark.local:
-        from morphing.benchmarks.hub import hub_splits
+        from morphing.benchmarks.data.hub import hub_splits
 
         return hub_splits(benchmark, benchmark.dataset, token)
     path = _local_path(benchmark)
@@ -79,7 +79,7 @@ def split_names(benchmark: Benchmark, token: str | None = None) -> list[str]:
         return found
     if not path.is_dir():
         raise _absent(benchmark)
-    from morphing.benchmarks.hub import hub_splits
+    from morphing.benchmarks.data.hub import hub_splits
 
     return hub_splits(benchmark, str(path), token)
 
@@ -114,7 +114,7 @@ def _local_rows(benchmark: Benchmark, split: str) -> Rows:
                 return _file_rows(file)
     if not path.is_dir():
         raise _absent(benchmark)
-    from morphing.benchmarks.hub import loaded_rows
+    from morphing.benchmarks.data.hub import loaded_rows
 
     return loaded_rows(benchmark, str(path), split)
 

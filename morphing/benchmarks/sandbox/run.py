@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from morphing.benchmarks.sandbox_filter import filter_program
+from morphing.benchmarks.sandbox.filter import filter_program
 from morphing.errors import MorphingError
 
 ENVIRONMENT = {
@@ -93,7 +93,7 @@ def require_code(benchmark: str) -> None:
     Raises:
         MorphingError: it is not switched on, or this system can't isolate them.
     """
-    from morphing.benchmarks.sandbox_check import check_sandbox
+    from morphing.benchmarks.sandbox.check import check_sandbox
 
     if not code_allowed():
         mend = "allow it with --allow-code or the environment variable MORPHING_ALLOW_CODE=1"
@@ -214,7 +214,7 @@ def _filter_to_read() -> Iterator[int]:
 def _command(limits: Limits, mark: str, filter_fd: int) -> list[str]:
     root = os.geteuid() == 0
     stranger = _stranger() if root else 0
-    inside = Path(__file__).with_name("sandbox_inside.py").read_text(encoding="utf-8")
+    inside = Path(__file__).with_name("inside.py").read_text(encoding="utf-8")
     bounds = (limits.cpu_seconds, limits.memory, limits.processes, limits.file_bytes)
     return [
         # Short of memory, the kernel shall end the program and not what holds the model.

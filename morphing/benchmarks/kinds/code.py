@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.load import Sample
-from morphing.benchmarks.prompt import render
-from morphing.benchmarks.sandbox import Execution, require_code, run_program
+from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.data.templates import render
+from morphing.benchmarks.sandbox.run import Execution, require_code, run_program
 from morphing.errors import MorphingError
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from morphing.benchmarks.cache import Rows
-from morphing.benchmarks.encode import Request, by_length
-from morphing.benchmarks.memory import Room, in_batches
-from morphing.benchmarks.reader import Reader, Tokens, common_prefix, worth_sharing
+from morphing.benchmarks.engine.cache import Rows
+from morphing.benchmarks.engine.encode import Request, by_length
+from morphing.benchmarks.engine.memory import Room, in_batches
+from morphing.benchmarks.engine.reader import Reader, Tokens, common_prefix, worth_sharing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,8 +7,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from morphing.benchmarks.mathematics import same_answer
-from morphing.benchmarks.similarity import ROUGE, bleu, chrf, f1, rouge
+from morphing.benchmarks.judging.mathematics import same_answer
+from morphing.benchmarks.judging.similarity import ROUGE, bleu, chrf, f1, rouge
 from morphing.errors import MorphingError
 
 Metric = Callable[[str, str], float]

@@ -14,19 +14,19 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.filters import build_filter_ensemble
 
 from morphing.benchmarks.evaluate import Output
-from morphing.benchmarks.lm_eval_bridge import (
+from morphing.benchmarks.harness.bridge import (
     check_usable,
     metric_is_lower_better,
     metric_name,
     metrics,
 )
-from morphing.benchmarks.lm_eval_files import find_task, first_line
+from morphing.benchmarks.harness.files import find_task, first_line
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
     from morphing.benchmarks.benchmark import Benchmark
-    from morphing.benchmarks.lm_eval_model import Reply
-    from morphing.benchmarks.load import Sample
+    from morphing.benchmarks.harness.model import Reply
+    from morphing.benchmarks.data.samples import Sample
 
 Render = Callable[[Sequence[Mapping[str, str]], bool], str]
 """Turns of a chat, and whether a reply is to come, as text."""
@@ -93,7 +93,7 @@ def _metric(benchmark: Benchmark, config: Mapping[str, Any]) -> dict[str, Any]:
 def held_task(benchmark: Benchmark, rows: Sequence[Mapping[str, Any]]) -> ConfigurableTask:
     """The benchmark's task over documents that samples brought with them, to score answers.
 
-    ``rows`` are the samples' rows, as `lm_eval_docs` makes them.
+    ``rows`` are the samples' rows, as `harness.docs` makes them.
 
     Raises:
         MorphingError: the task can't be built.

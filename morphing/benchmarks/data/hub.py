@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morphing.benchmarks.benchmark import COMMIT, Benchmark
-from morphing.benchmarks.rows import ParquetRows, Rows
+from morphing.benchmarks.data.rows import ParquetRows, Rows
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
-from morphing.benchmarks.dataset import class_names, read_rows, split_names, take
-from morphing.benchmarks.load import make_sample
-from morphing.benchmarks.shapes import Table, fields_of
+from morphing.benchmarks.data.dataset import class_names, read_rows, split_names, take
+from morphing.benchmarks.data.samples import make_sample
+from morphing.benchmarks.data.shapes import Table, fields_of
 from morphing.errors import MorphingError
 
 ROLES = ("prompt", "context", "choices", "target")

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.chat import model_texts
-from morphing.benchmarks.encode import Request, continuations, fit
+from morphing.benchmarks.kinds.turns import model_texts
+from morphing.benchmarks.engine.encode import Request, continuations, fit
 from morphing.benchmarks.evaluate import Output, Prepared, Progress
-from morphing.benchmarks.likelihood import Likelihood, log_likelihoods
-from morphing.benchmarks.load import Sample
+from morphing.benchmarks.engine.likelihood import Likelihood, log_likelihoods
+from morphing.benchmarks.data.samples import Sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

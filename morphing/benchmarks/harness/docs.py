@@ -12,16 +12,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from morphing.benchmarks.dataset import read_rows, single_file
-from morphing.benchmarks.lm_eval_bridge import (
+from morphing.benchmarks.data.dataset import read_rows, single_file
+from morphing.benchmarks.harness.bridge import (
     data_files,
     few_shot_split,
     task_data,
 )
-from morphing.benchmarks.lm_eval_files import TaskFile, find_task
-from morphing.benchmarks.lm_eval_model import Reply
-from morphing.benchmarks.lm_eval_task import Scoring, build_task, said
-from morphing.benchmarks.load import Sample, halves
+from morphing.benchmarks.harness.files import TaskFile, find_task
+from morphing.benchmarks.harness.model import Reply
+from morphing.benchmarks.harness.task import Scoring, build_task, said
+from morphing.benchmarks.data.samples import Sample, halves
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class _Splits(dict[str, Any]):
         """The split, of a task with settings of its own for loading it."""
         from datasets import load_dataset
 
-        from morphing.benchmarks.hub import hub_errors
+        from morphing.benchmarks.data.hub import hub_errors
 
         benchmark = self._benchmark
         settings = dict(self._file.config.get("dataset_kwargs") or {})

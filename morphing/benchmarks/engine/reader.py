@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from morphing.benchmarks.cache import Rows, kept_layers
+from morphing.benchmarks.engine.cache import Rows, kept_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,7 +3,7 @@
 Given to the sandbox's Python as text, so it imports only the standard library. The program comes
 on the standard input. Its arguments: a mark, printed on a line of its own when the program begins
 and again when it has reached its end; the user to become (0 to stay); and one limit each of
-:class:`morphing.benchmarks.sandbox.Limits`.
+:class:`morphing.benchmarks.sandbox.run.Limits`.
 """
 
 import os

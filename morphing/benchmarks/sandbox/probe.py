@@ -1,6 +1,6 @@
 """A program that tries, inside the sandbox, what the sandbox must prevent.
 
-Its text is run there by :func:`morphing.benchmarks.sandbox_check.check_sandbox`, followed by a call
+Its text is run there by :func:`morphing.benchmarks.sandbox.check.check_sandbox`, followed by a call
 of :func:`probe`. Each try gets what the host has and the limits, and tells whether it succeeded.
 """
 
