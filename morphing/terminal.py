@@ -20,7 +20,7 @@ from morphing.runs.selection import Interval, Selection, selection
 from morphing.runs.trial import Trial
 
 if TYPE_CHECKING:
-    from morphing.merging.lora import AdapterReport
+    from morphing.merging.writing.lora import AdapterReport
     from morphing.runs.run import Run
     from morphing.runs.workbench import Progress
 

@@ -344,7 +344,7 @@ def _held(morpher: Any) -> dict[str, int]:
     """Bytes of the models as they are kept, and of what is kept about them."""
     import gc
 
-    from morphing.merging.ranks import Ranks
+    from morphing.merging.rows.ties_ranks import Ranks
 
     engine = morpher.engine
     checkpoints_ = {m.weights.source.folder: m.weights.bytes for m in engine.models.values()}

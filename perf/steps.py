@@ -10,15 +10,15 @@ from typing import Any
 _STEPS = (
     ("morphing.merging.engine", "Engine.output", "plan"),
     ("morphing.merging.engine", "Engine.infos", "plan"),
-    ("morphing.merging.row_merger", "RowMerger._inputs", "rows"),
-    ("morphing.merging.segments", "Segment.column", "columns"),
-    ("morphing.merging.trimming", "find_cuts", "cuts"),
-    ("morphing.merging.trimming", "settle", "ties among equals"),
-    ("morphing.merging.trimming", "Cut.row_thresholds", "columns"),
-    ("morphing.merging.trimming", "Cut.columns_at", "columns"),
-    ("morphing.merging.dropping", "tensor_norms", "norms of tensors"),
-    ("morphing.merging.dropping", "limit_column", "columns"),
-    ("morphing.merging.dropping", "hash_columns", "columns"),
+    ("morphing.merging.rows.merger", "RowMerger._inputs", "rows"),
+    ("morphing.merging.rows.segments", "Segment.column", "columns"),
+    ("morphing.merging.rows.ties_cuts", "find_cuts", "cuts"),
+    ("morphing.merging.rows.ties_cuts", "settle", "ties among equals"),
+    ("morphing.merging.rows.ties_cuts", "Cut.row_thresholds", "columns"),
+    ("morphing.merging.rows.ties_cuts", "Cut.columns_at", "columns"),
+    ("morphing.merging.rows.dare_masks", "tensor_norms", "norms of tensors"),
+    ("morphing.merging.rows.dare_masks", "limit_column", "columns"),
+    ("morphing.merging.rows.dare_masks", "hash_columns", "columns"),
 )
 """What is no kernel; names that are gone are passed over."""
 
@@ -28,7 +28,7 @@ def profiled() -> Iterator[dict[str, float]]:
     """Inside it steps are timed; kernels go by their names."""
     from importlib import import_module
 
-    from morphing.merging.runner import Runner
+    from morphing.merging.rows.runner import Runner
 
     spent: dict[str, float] = {}
     open_steps: list[float] = []  # of each step entered: seconds of the steps inside it

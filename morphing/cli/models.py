@@ -13,7 +13,7 @@ from morphing.cli.common import AllowCode, RunFolder, allow_code, open_run, say,
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
-    from morphing.merging.lora import AdapterReport
+    from morphing.merging.writing.lora import AdapterReport
 
 TrialNumber = Annotated[int, typer.Argument(metavar="TRIAL", help="A completed trial's number.")]
 AdapterRank = Annotated[
@@ -103,7 +103,7 @@ def push(
 @contextmanager
 def _going_on(folder: Path) -> Iterator[None]:
     """Say how an interrupted export goes on."""
-    from morphing.merging.checkpoint_writer import partial_folder
+    from morphing.merging.writing.checkpoint_writer import partial_folder
 
     try:
         yield

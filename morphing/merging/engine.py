@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from morphing.errors import MorphingError
-from morphing.merging import methods
-from morphing.merging.kernels import ROW
+from morphing.merging import mergekit_methods
+from morphing.merging.rows.kernels import ROW
 from morphing.merging.models import Opened
 from morphing.merging.output import Output
-from morphing.merging.plan import Input, PlannedTensor, make_plan, vocabulary_axis
+from morphing.merging.planning.plan import Input, PlannedTensor, make_plan, vocabulary_axis
 from morphing.merging.recipe import Recipe
-from morphing.merging.row_merger import FAST, Job, Place, RowMerger
-from morphing.merging.runner import Runner
-from morphing.merging.segments import Segment, divide
+from morphing.merging.rows.merger import FAST, Job, Place, RowMerger
+from morphing.merging.rows.runner import Runner
+from morphing.merging.rows.segments import Segment, divide
 from morphing.merging.stores import Adapted, Store, as_tensor, fill_rows
-from morphing.merging.vocabulary import Vocabulary, build_vocabulary
+from morphing.merging.vocabulary.vocabulary import Vocabulary, build_vocabulary
 from morphing.merging.workers import Workers
 from morphing.sources.adapter import Adapter
 from morphing.sources.weights import torch_dtype
@@ -222,7 +222,7 @@ class Engine:
         def merge(segment: Segment) -> Tensor:
             (tensor,) = segment.tensors
             inputs = [job.stores[i.model].tensor(i.tensor) for i in tensor.inputs]
-            return methods.merge(tensor, inputs, job.seed).to(segment.dtype)
+            return mergekit_methods.merge(tensor, inputs, job.seed).to(segment.dtype)
 
         for segment, merged in zip(segments, self._workers.map(merge, segments), strict=True):
             out = self._place(segment, job)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from morphing.merging.kernels import ROW
+from morphing.merging.rows.kernels import ROW
 from morphing.merging.stores import Place, as_tensor, row_count
 
 if TYPE_CHECKING:

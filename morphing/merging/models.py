@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from morphing.devices import available_memory
-from morphing.merging.plan import ModelInfo
+from morphing.merging.planning.plan import ModelInfo
 from morphing.merging.stores import Adapted, Disk, Resident, Store
 from morphing.sources import local, metadata
 from morphing.sources.adapter import Adapter, load_adapter

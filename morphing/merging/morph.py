@@ -15,7 +15,7 @@ from morphing.merging.host import Host, has_tensors
 from morphing.merging.models import Opened, Placement, open_models, place_models
 from morphing.merging.output import Output, build_model
 from morphing.merging.recipe import Recipe
-from morphing.merging.segments import STAGED_ROWS, Segment
+from morphing.merging.rows.segments import STAGED_ROWS, Segment
 from morphing.merging.workers import Workers
 from morphing.sources.checkpoint import load_model, load_tokenizer
 from morphing.sources.source import Inspection, Source

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from morphing.errors import MorphingError
-from morphing.merging.plan import ModelInfo, Plan
-from morphing.merging.vocabulary import Vocabulary
+from morphing.merging.planning.plan import ModelInfo, Plan
+from morphing.merging.vocabulary.vocabulary import Vocabulary
 from morphing.sources.metadata import layer_index
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from morphing.merging.kernels import ROW
+from morphing.merging.rows.kernels import ROW
 from morphing.sources.adapter import Adapter
 from morphing.sources.weights import Weights
 

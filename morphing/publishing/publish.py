@@ -23,7 +23,7 @@ from morphing.runs.workbench import Progress, Workbench, quiet
 from morphing.sources.source import inspect
 
 if TYPE_CHECKING:
-    from morphing.merging.lora import AdapterReport
+    from morphing.merging.writing.lora import AdapterReport
 
 
 def card_facts(run: Run, number: int, title: str, token: str | None = None) -> CardFacts:

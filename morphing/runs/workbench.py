@@ -28,7 +28,7 @@ from morphing.search.space import SearchSpace
 if TYPE_CHECKING:
     from morphing.benchmarks.evaluate import Prepared, Score
     from morphing.benchmarks.data.samples import Sample
-    from morphing.merging.lora import AdapterReport
+    from morphing.merging.writing.lora import AdapterReport
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -260,7 +260,7 @@ class Workbench:
 
     def write(self, recipe: Recipe, folder: Path, progress: Progress = quiet) -> None:
         """Write a recipe's model to ``folder``, whole or not at all, as an ordinary checkpoint."""
-        from morphing.merging.export import export
+        from morphing.merging.writing.checkpoint import export
 
         written = partial(_megabytes, partial(progress, "writing (MB)"))
         export(self.morpher.engine, recipe, folder, written)
@@ -269,7 +269,7 @@ class Workbench:
         self, number: int, folder: Path, rank: int, progress: Progress = quiet
     ) -> AdapterReport:
         """Write a trial's model to ``folder`` as a LoRA adapter of the base."""
-        from morphing.merging.adapter_export import export_adapter
+        from morphing.merging.writing.adapter import export_adapter
 
         recipe = self.run.trial(number).recipe
         merged = partial(_megabytes, partial(progress, "merging (MB)"))

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from morphing.merging.plan import PlannedTensor, make_plan
+from morphing.merging.planning.plan import PlannedTensor, make_plan
 from morphing.merging.recipe import Recipe
 
 STOCHASTIC = ("dare_linear", "dare_ties", "della", "della_linear", "arcee_fusion")

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from morphing.errors import MorphingError
-from morphing.merging.lora import AdapterReport
+from morphing.merging.writing.lora import AdapterReport
 from morphing.merging.merge import merge_adapter, merge_recipe
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe

@@ -13,8 +13,8 @@ import yaml
 from safetensors.torch import load_file
 
 from morphing.errors import MorphingError
-from morphing.merging import checkpoint_writer
-from morphing.merging.export import export
+from morphing.merging.writing import checkpoint_writer
+from morphing.merging.writing.checkpoint import export
 from morphing.merging.merge import merge_recipe, read_recipe
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
@@ -124,7 +124,7 @@ def test_large_models_are_sharded(
 def sharded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is a default argument of the writer."""
     writer = partial(checkpoint_writer.write_checkpoint, shard_bytes=20_000)
-    monkeypatch.setattr("morphing.merging.export.write_checkpoint", writer)
+    monkeypatch.setattr("morphing.merging.writing.checkpoint.write_checkpoint", writer)
 
 
 def test_an_export_that_failed_goes_on_and_gives_the_same_bytes(
@@ -193,7 +193,7 @@ LIMITED = """
 import resource, sys, torch
 from pathlib import Path
 from morphing.errors import MorphingError
-from morphing.merging.export import export
+from morphing.merging.writing.checkpoint import export
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
 from morphing.sources.source import download

@@ -436,7 +436,9 @@ FORKS = """
 import json, os, resource, signal, sys
 import mergekit.config, mergekit.merge_methods, mergekit.parameter_resolver, transformers
 from morphing import cli, terminal
-from morphing.merging import checkpoint_writer, export, merge as _
+from morphing.merging import merge as _
+from morphing.merging.writing import checkpoint_writer
+from morphing.merging.writing import checkpoint
 
 write, publish = checkpoint_writer.write_checkpoint, checkpoint_writer._publish
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -468,7 +470,7 @@ def attempt(moment, arguments):
     if not child:
         for stream, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        export.write_checkpoint = broken(moment)
+        checkpoint.write_checkpoint = broken(moment)
         sys.argv = ["morphing", *arguments]
         cli.main()
         os._exit(0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from morphing.merging.export import export
+from morphing.merging.writing.checkpoint import export
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
 from morphing.sources.source import Source, download

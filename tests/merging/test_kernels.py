@@ -11,10 +11,16 @@ import torch
 from mergekit.sparsify import RescaleNorm, magnitude
 from torch import Tensor
 
-from morphing.merging import dropping, hashing, kernels, methods, ranks, runner, segments
-from morphing.merging.kernels import FIXED_POINT, ROW
-from morphing.merging.plan import Input, PlannedTensor
-from morphing.merging.segments import Segment
+from morphing.merging import hashing
+from morphing.merging.rows import dare_masks
+from morphing.merging.rows import kernels
+from morphing.merging import mergekit_methods
+from morphing.merging.rows import ties_ranks
+from morphing.merging.rows import runner
+from morphing.merging.rows import segments
+from morphing.merging.rows.kernels import FIXED_POINT, ROW
+from morphing.merging.planning.plan import Input, PlannedTensor
+from morphing.merging.rows.segments import Segment
 from tests.merging.checkpoints import CPU, Tensors, engine_of, merged, same, simple_recipe
 
 METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties")
@@ -84,8 +90,8 @@ def trimmed_by_index(delta: Tensor, density: float) -> Tensor:
 @pytest.fixture(params=["exact tables", "sampled tables"])
 def tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "sampled tables":
-        monkeypatch.setattr(ranks, "_FEWEST", 4)
-        monkeypatch.setattr(ranks, "_SHARE", 1 << 30)
+        monkeypatch.setattr(ties_ranks, "_FEWEST", 4)
+        monkeypatch.setattr(ties_ranks, "_SHARE", 1 << 30)
 
 
 @pytest.mark.usefixtures("tables")
@@ -160,7 +166,7 @@ def reference(recipe_engine: object, recipe: object, models: Sequence[Tensors]) 
     """mergekit's own merge of every tensor, with the plan's parameters."""
     places = dict(zip(("base", "one", "two", "three"), models, strict=False))
     return {
-        planned.name: methods.merge(
+        planned.name: mergekit_methods.merge(
             planned, [places[i.model][i.tensor] for i in planned.inputs], recipe.mask_seed
         )
         for planned in recipe_engine.output(recipe).plan.tensors
@@ -351,8 +357,8 @@ def made_up_segment(*shapes: tuple[int, ...]) -> Segment:
 def test_rows_past_two_to_the_32_hash_as_their_elements() -> None:
     rows = 2**32 // ROW
     segment = made_up_segment((5 * ROW,), (2**32 + 2 * ROW,))
-    shared = dropping.shared_hash_columns(segment, 3, CPU)
-    own = dropping.own_hash_columns(segment, 1, 3, CPU)
+    shared = dare_masks.shared_hash_columns(segment, 3, CPU)
+    own = dare_masks.own_hash_columns(segment, 1, 3, CPU)
     columns = torch.arange(ROW, dtype=torch.int32)
     for tensor, row in ((0, 0), (0, 4), (1, 0), (1, rows - 1), (1, rows), (1, rows + 1)):
         place = 5 * tensor + row
@@ -386,9 +392,9 @@ def test_norms_in_fixed_point_are_within_half_a_unit_an_entry() -> None:
     rows = torch.stack(list(made_up_rows().values()))
     base = torch.zeros_like(rows)
     (peaks,) = kernels.row_peaks(base, [rows])
-    scales = dropping.scale_column(peaks)
+    scales = dare_masks.scale_column(peaks)
     (sums,) = kernels.norms(base, [rows], [scales])
-    found = dropping.tensor_norms(made_up_segment(*[(ROW,)] * len(rows)), sums, scales)
+    found = dare_masks.tensor_norms(made_up_segment(*[(ROW,)] * len(rows)), sums, scales)
     for name, row, scale, norm in zip(made_up_rows(), rows, scales, found, strict=True):
         exact = float(row.double().abs().sum())
         if name in ("zeros", "subnormal"):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from morphing.errors import MorphingError
-from morphing.merging.lora import AdapterReport, factors, write_adapter
+from morphing.merging.writing.lora import AdapterReport, factors, write_adapter
 from tests.merging.tiny import tiny_llama
 
 Tensors = dict[str, torch.Tensor]

@@ -11,8 +11,8 @@ from mergekit.merge_methods.base import ParameterScope
 from torch import Tensor
 
 from morphing.errors import MorphingError
-from morphing.merging.methods import merge
-from morphing.merging.plan import Input, PlannedTensor
+from morphing.merging.mergekit_methods import merge
+from morphing.merging.planning.plan import Input, PlannedTensor
 from tests.merging.comparing import StableSorts
 
 NAME = "model.layers.1.mlp.up_proj.weight"

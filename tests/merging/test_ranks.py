@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from morphing.merging import ranks
-from morphing.merging.ranks import rank
+from morphing.merging.rows import ties_ranks
+from morphing.merging.rows.ties_ranks import rank
 
 SIZE = 700
 RANDOM = np.random.default_rng(0)
@@ -28,8 +28,8 @@ def test_the_bracket_holds_the_kth_largest_for_every_k(
 ) -> None:
     """With the table as it is, and with tables of too few entries to list every magnitude."""
     if entries is not None:
-        monkeypatch.setattr(ranks, "_FEWEST", entries)
-        monkeypatch.setattr(ranks, "_SHARE", 1 << 30)
+        monkeypatch.setattr(ties_ranks, "_FEWEST", entries)
+        monkeypatch.setattr(ties_ranks, "_SHARE", 1 << 30)
     array = ARRAYS[name].astype(np.float32)
     table = rank(torch.as_tensor(array.copy()))
     assert table.exact == (entries is None or len(np.unique(array)) <= entries)

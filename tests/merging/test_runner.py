@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from morphing.merging import kernels, ranks, runner
+from morphing.merging.rows import kernels
+from morphing.merging.rows import ties_ranks
+from morphing.merging.rows import runner
 from morphing.merging.engine import Engine
-from morphing.merging.kernels import ROW
+from morphing.merging.rows.kernels import ROW
 from morphing.merging.recipe import Recipe
-from morphing.merging.runner import Runner
+from morphing.merging.rows.runner import Runner
 from morphing.merging.workers import Workers
 from morphing.sources.source import Source
 from tests.merging.checkpoints import CPU, Tensors, make_engine, merged, save_models, simple_recipe
@@ -78,8 +80,8 @@ def test_compiled_is_eager_for_two_bfloat16_sources(
     entries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every kernel; with few entries in the tables of ranks, also the search between them."""
-    monkeypatch.setattr(ranks, "_FEWEST", entries)
-    monkeypatch.setattr(ranks, "_SHARE", 1 << 30)
+    monkeypatch.setattr(ties_ranks, "_FEWEST", entries)
+    monkeypatch.setattr(ties_ranks, "_SHARE", 1 << 30)
     both = engines(save(tmp_path, [BF16] * 3))
     recipes = [simple_recipe("ties", own(2), dtype="bfloat16", rescale=True, normalize=True)]
     if entries > 4:
@@ -239,8 +241,8 @@ def test_large_models_are_compiled_where_there_is_a_compiler(
 
 _WITHOUT_COMPILER = """\
 import logging, sys, torch
-from morphing.merging import kernels
-from morphing.merging.runner import Runner
+from morphing.merging.rows import kernels
+from morphing.merging.rows.runner import Runner
 from morphing.merging.workers import Workers
 from tests.merging.test_runner import ROWS, sums
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from morphing.errors import MorphingError
 from morphing.merging.engine import Engine
-from morphing.merging.kernels import ROW
+from morphing.merging.rows.kernels import ROW
 from morphing.merging.models import PLACEMENTS, Placement, open_models, place_models
 from morphing.merging.stores import Adapted, Disk, Resident, as_tensor, row_count, stack_rows
 from morphing.merging.workers import Workers

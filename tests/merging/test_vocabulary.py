@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.merging.vocabulary import Vocabulary, build_vocabulary, output_tokenizer
+from morphing.merging.vocabulary.vocabulary import Vocabulary, build_vocabulary, output_tokenizer
 
 WIDTH = 3
 CHATML = "{% for message in messages %}<|im_start|>{{ message.content }}{% endfor %}"

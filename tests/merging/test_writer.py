@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from morphing.errors import MorphingError
-from morphing.merging.checkpoint_writer import partial_folder, tensor_info, write_checkpoint
+from morphing.merging.writing.checkpoint_writer import partial_folder, tensor_info, write_checkpoint
 from morphing.sources import local
 
 Tensors = dict[str, torch.Tensor]

@@ -11,7 +11,7 @@ import torch
 
 import morphing
 from morphing.errors import MorphingError
-from morphing.merging.checkpoint_writer import tensor_info, write_checkpoint, write_json
+from morphing.merging.writing.checkpoint_writer import tensor_info, write_checkpoint, write_json
 from morphing.sources import metadata
 from morphing.sources.source import split_hub_name
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from morphing.merging.plan import PlannedTensor
+from morphing.merging.planning.plan import PlannedTensor
 from morphing.merging.stores import Store, row_count
 
 STAGED_ROWS = 2048

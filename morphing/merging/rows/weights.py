@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from morphing.merging.segments import Segment
+from morphing.merging.rows.segments import Segment
 
 Values = NDArray[np.float64]
 """One number a tensor."""

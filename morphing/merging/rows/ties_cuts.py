@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from morphing.merging import kernels
-from morphing.merging.kernels import ROW
-from morphing.merging.ranks import Bracket, Ranks
-from morphing.merging.runner import Runner
-from morphing.merging.segments import Segment
+from morphing.merging.rows import kernels
+from morphing.merging.rows.kernels import ROW
+from morphing.merging.rows.ties_ranks import Bracket, Ranks
+from morphing.merging.rows.runner import Runner
+from morphing.merging.rows.segments import Segment
 from morphing.merging.workers import Workers
 
 _INFINITY = np.float32(np.inf)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from morphing.errors import MorphingError
-from morphing.merging.pieces import Piece
+from morphing.merging.planning.pieces import Piece
 
 Parameters = tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]
 """Those for all inputs, and those of each."""

@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from morphing.merging import dropping, kernels
-from morphing.merging.plan import Input
-from morphing.merging.ranks import Ranks, rank
-from morphing.merging.runner import Runner
-from morphing.merging.segments import Segment
+from morphing.merging.rows import dare_masks
+from morphing.merging.rows import kernels
+from morphing.merging.planning.plan import Input
+from morphing.merging.rows.ties_ranks import Ranks, rank
+from morphing.merging.rows.runner import Runner
+from morphing.merging.rows.segments import Segment
 from morphing.merging.workers import Workers
 
 _BLOCK = 256
@@ -65,9 +66,9 @@ class Facts:
         key = (segment.key(segment.base), segment.key(place))
         if key not in self._norms:
             peaks = self._runner.run(kernels.row_peaks, base, [source])[0]
-            scales = dropping.scale_column(peaks)
+            scales = dare_masks.scale_column(peaks)
             sums = self._runner.run(kernels.norms, base, [source], [scales])[0]
-            self._norms[key] = scales, dropping.tensor_norms(segment, sums, scales)
+            self._norms[key] = scales, dare_masks.tensor_norms(segment, sums, scales)
         return self._norms[key]
 
     def products(
@@ -87,7 +88,7 @@ class Facts:
         names = tuple(tensor.name for tensor in segment.tensors)
         return self._hash(
             (seed, names, segment.shapes),
-            lambda: dropping.shared_hash_columns(segment, seed, self._device),
+            lambda: dare_masks.shared_hash_columns(segment, seed, self._device),
         )
 
     def own_hashing(self, segment: Segment, place: int, seed: int) -> list[Tensor]:
@@ -95,7 +96,7 @@ class Facts:
         names = tuple((tensor.name, tensor.positions[place]) for tensor in segment.tensors)
         return self._hash(
             (seed, names, segment.shapes),
-            lambda: dropping.own_hash_columns(segment, place, seed, self._device),
+            lambda: dare_masks.own_hash_columns(segment, place, seed, self._device),
         )
 
     def _hash(

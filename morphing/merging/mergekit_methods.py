@@ -17,7 +17,7 @@ from morphing.merging.della import della
 from morphing.merging.hashing import mask_key
 
 if TYPE_CHECKING:
-    from morphing.merging.plan import PlannedTensor
+    from morphing.merging.planning.plan import PlannedTensor
 
 _DELLA = {"della": True, "della_linear": False}
 """DELLA's variants, and whether sources must agree in sign."""

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from morphing.merging.hashing import limit, mask_key
-from morphing.merging.kernels import FIXED_POINT, ROW
-from morphing.merging.segments import Segment
+from morphing.merging.rows.kernels import FIXED_POINT, ROW
+from morphing.merging.rows.segments import Segment
 
 _EPSILON = 1e-7  # mergekit leaves tensors with a smaller L1 norm as they are
 _LOW = np.uint64(0xFFFFFFFF)

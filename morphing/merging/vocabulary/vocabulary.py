@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from morphing.errors import MorphingError
-from morphing.merging.alignment import ZERO, Alignment, make_alignment, spare_targets
+from morphing.merging.vocabulary.alignment import ZERO, Alignment, make_alignment, spare_targets
 from morphing.merging.recipe import Recipe
-from morphing.merging.tokenizing import (
+from morphing.merging.vocabulary.tokenizers import (
     load_tokenizer,
     load_tokenizers,
     set_chat_template,

@@ -9,11 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from morphing.merging import dropping, kernels, trimming, weighting
-from morphing.merging.facts import Facts
-from morphing.merging.kernels import ROW
-from morphing.merging.runner import Rows, Runner
-from morphing.merging.segments import Segment
+from morphing.merging.rows import dare_masks
+from morphing.merging.rows import kernels
+from morphing.merging.rows import ties_cuts
+from morphing.merging.rows.weights import arc_weights, sum_weights
+from morphing.merging.rows.weights import factor as factor_of
+from morphing.merging.rows.facts import Facts
+from morphing.merging.rows.kernels import ROW
+from morphing.merging.rows.runner import Rows, Runner
+from morphing.merging.rows.segments import Segment
 from morphing.merging.stores import Store, stack_rows
 from morphing.merging.workers import Workers
 
@@ -80,9 +84,9 @@ class RowMerger:
             base, other = segment.base or 0, segment.others[0]
             pair = inputs[base], inputs[other]
             products = self._facts.products(segment, (base, other), pair)
-            shares = weighting.arc_weights(segment, products)
+            shares = arc_weights(segment, products)
         else:
-            shares = weighting.sum_weights(segment)
+            shares = sum_weights(segment)
         weights = [self._column(segment, share) for share in shares]
         own = _origin_place(segment, job)
         if job.origin is None or own is not None:
@@ -98,7 +102,7 @@ class RowMerger:
             self._facts.ranks(segment, i, base, rows, wanted)
             for i, rows, wanted in zip(segment.others, sources, densities, strict=True)
         ]
-        cuts = trimming.find_cuts(
+        cuts = ties_cuts.find_cuts(
             self._runner, self._workers, segment, base, sources, densities, ranks
         )
         scales = self._trimmed_scales(segment, base, sources, cuts)
@@ -116,7 +120,7 @@ class RowMerger:
             out,
             normalize=normalize,
         )
-        wrong = trimming.settle(segment, base, sources, cuts, counts)
+        wrong = ties_cuts.settle(segment, base, sources, cuts, counts)
         if len(wrong):
             index = torch.as_tensor(wrong).to(self._device)
             columns = [self._rows_column(cut.columns_at(segment, wrong)) for cut in cuts]
@@ -133,7 +137,7 @@ class RowMerger:
         segment: Segment,
         base: Tensor,
         sources: Sequence[Tensor],
-        cuts: Sequence[trimming.Cut],
+        cuts: Sequence[ties_cuts.Cut],
     ) -> list[NDArray[np.float64]]:
         """What restores each task vector's L1 norm after trimming, if the recipe asks for it."""
         if not segment.shared["rescale"]:
@@ -147,8 +151,8 @@ class RowMerger:
         for (scale, before), after, cut in zip(known, sums, cuts, strict=True):
             # Infinity, where none is kept, must not meet a zero.
             equal = cut.equal * np.where(cut.equal > 0, cut.values, 0).astype(np.float64)
-            kept = dropping.tensor_norms(segment, after, scale) + equal
-            scales.append(dropping.ratios(before, kept))
+            kept = dare_masks.tensor_norms(segment, after, scale) + equal
+            scales.append(dare_masks.ratios(before, kept))
         return scales
 
     def _dropped(self, segment: Segment, job: Job, out: Tensor) -> Tensor:
@@ -159,7 +163,7 @@ class RowMerger:
             self._facts.hashing(segment, job.seed),
             [factor for factor, _ in own],
             [offset for _, offset in own],
-            [dropping.limit_column(segment, some, self._device) for some in densities],
+            [dare_masks.limit_column(segment, some, self._device) for some in densities],
         ]
         scales = self._dropped_scales(segment, base, sources, kept)
         # A density of 0 has no limit that nothing hashes to: its weight is 0 instead.
@@ -194,7 +198,7 @@ class RowMerger:
         consensus = segment.method in ("ties", "dare_ties")
         factor = np.array(segment.all_shared("lambda"))
         if not consensus:
-            factor = weighting.factor(segment, np.sum(own, axis=0))
+            factor = factor_of(segment, np.sum(own, axis=0))
         scaled = [self._column(segment, o * s) for o, s in zip(own, scales, strict=True)]
         shares = [self._column(segment, o) for o in own]
         return scaled, shares, self._column(segment, factor)
@@ -214,7 +218,7 @@ class RowMerger:
             kernels.dropped_norms, base, list(sources), [scale for scale, _ in known], *kept
         )
         return [
-            dropping.ratios(before, dropping.tensor_norms(segment, after, scale))
+            dare_masks.ratios(before, dare_masks.tensor_norms(segment, after, scale))
             for (scale, before), after in zip(known, sums, strict=True)
         ]
 

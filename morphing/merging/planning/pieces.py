@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from morphing.errors import MorphingError
-from morphing.merging.layout import Layout
+from morphing.merging.planning.layout import Layout
 
 if TYPE_CHECKING:
     from mergekit.common import ModelReference

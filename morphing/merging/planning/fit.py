@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from morphing.errors import MorphingError
-from morphing.merging.layout import Layout, Slot
+from morphing.merging.planning.layout import Layout, Slot
 
 Shape = tuple[int, ...]
 
