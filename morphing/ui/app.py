@@ -15,13 +15,13 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from morphing.ui import session, theme
-from morphing.ui.compare import compare_tab
-from morphing.ui.compose import compose_tab
+from morphing.ui.compare.tab import compare_tab
+from morphing.ui.compose.tab import compose_tab
 from morphing.ui.handlers import guarded, sentence
-from morphing.ui.progress import state_chip
-from morphing.ui.publish import publish_tab
+from morphing.ui.watch.progress import state_chip
+from morphing.ui.publish.tab import publish_tab
 from morphing.ui.scene import Scene, View, toggled
-from morphing.ui.watch import watch_tab
+from morphing.ui.watch.tab import watch_tab
 
 _BRAND = """<a class="m-brand" href="./" aria-label="Morphing, start page">
 <svg viewBox="0 0 32 32" width="30" height="30" aria-hidden="true"><circle cx="11" cy="12" r="8"/>

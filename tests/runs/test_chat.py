@@ -5,7 +5,7 @@ import itertools
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from morphing.runs.chat import stream_reply
+from morphing.ui.compare.streaming import stream_reply
 from morphing.zoo import model_folder
 
 

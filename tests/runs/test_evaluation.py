@@ -20,7 +20,7 @@ from morphing.runs.spec import parse_spec, zoo_spec
 from morphing.runs.workbench import Workbench, alone
 from morphing.terminal import front_data, print_front
 from morphing.ui import session
-from morphing.ui.holdout import _table
+from morphing.ui.watch.holdout import _table
 from morphing.ui.scene import Scene
 from tests.runs.recording import tell
 

@@ -10,10 +10,10 @@ from morphing.errors import MorphingError
 from morphing.runs.spec import MEASURES, RunSpec, SearchOptions, zoo_spec
 from morphing.search.options import SpaceOptions
 from morphing.search.ranges import refusal
-from morphing.ui import compose_cards
-from morphing.ui.choice import Choice, Settings, addable, count_numbers
+from morphing.ui.compose import cards
+from morphing.ui.compose.choice import Choice, Settings, addable, count_numbers
 from morphing.ui.objectives import MEASURE_WORDS
-from morphing.ui.words import METHOD_GROUPS, METHODS, SAMPLERS, USUAL_SAMPLERS, ZOO_MODELS
+from morphing.ui.compose.words import METHOD_GROUPS, METHODS, SAMPLERS, USUAL_SAMPLERS, ZOO_MODELS
 from morphing.zoo import MODELS
 
 SMALL = Settings(evaluations=5, samples=16, holdout=32)
@@ -50,24 +50,24 @@ def test_the_zoo_is_chosen_to_begin_with() -> None:
 
 def test_every_method_is_shown_once_and_the_rest_unfolds_where_it_is_chosen() -> None:
     usual, grouped = Choice.zoo(), [key for keys in METHOD_GROUPS.values() for key in keys]
-    found = shown("method", compose_cards.methods(usual))
+    found = shown("method", cards.methods(usual))
     assert sorted(found) == sorted(METHODS)
     assert found.index("dare_ties") == 0 and found[-len(grouped) :] == grouped
-    assert not is_unfolded(compose_cards.methods(usual))
+    assert not is_unfolded(cards.methods(usual))
     for method in grouped:
-        html = compose_cards.methods(usual.after("method", method))
+        html = cards.methods(usual.after("method", method))
         assert is_unfolded(html)
         assert html.count('aria-pressed="true"') == 1
 
 
 def test_the_specs_own_sampler_comes_first_and_rare_ones_unfold_where_they_are_chosen() -> None:
     usual = Choice.zoo()
-    found = shown("sampler", compose_cards.samplers(usual))
+    found = shown("sampler", cards.samplers(usual))
     assert found[0] == usual.sampler == SearchOptions().sampler
     assert sorted(found) == sorted(SAMPLERS)
-    assert not is_unfolded(compose_cards.samplers(usual))
+    assert not is_unfolded(cards.samplers(usual))
     for sampler in set(SAMPLERS) - set(USUAL_SAMPLERS):
-        assert is_unfolded(compose_cards.samplers(usual.after("sampler", sampler)))
+        assert is_unfolded(cards.samplers(usual.after("sampler", sampler)))
 
 
 def test_clicks_change_what_they_say() -> None:
@@ -114,7 +114,7 @@ def test_paths_are_searched_without_a_method_and_with_a_limit() -> None:
     assert made.search.space == SpaceOptions(strategy="dfs", repeats=2)
     (limit,) = made.constraints
     assert (limit.on, limit.at_most) == ("parameters", pytest.approx(9e5))
-    assert "Merge method" not in compose_cards.space(paths)
+    assert "Merge method" not in cards.space(paths)
     both = choice.after("method", "ties").after("strategy", "ps+dfs")
     assert count_numbers(both, SMALL, None) == (6, 24)
 
@@ -158,13 +158,13 @@ def test_the_summary_says_what_stands_in_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MORPHING_RUNS", str(tmp_path))
-    told = compose_cards.summary(Choice.zoo().after("depth", "groups"), Settings(groups=8), None)
+    told = cards.summary(Choice.zoo().after("depth", "groups"), Settings(groups=8), None)
     assert "m-error" in told and "3 layers" in told
-    told = compose_cards.summary(Choice.zoo(), Settings(), None)
+    told = cards.summary(Choice.zoo(), Settings(), None)
     assert "m-error" not in told and "6 numbers" in told
 
 
 def test_names_from_outside_are_escaped() -> None:
     hostile = Choice.zoo().after("add", "<img src=x onerror=alert(1)>")
-    html = compose_cards.models(hostile, None)
+    html = cards.models(hostile, None)
     assert "<img" not in html and "&lt;img" in html

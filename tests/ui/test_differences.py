@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from morphing.ui.differences import Row, differences, lead, pairs_of
+from morphing.ui.watch.differences import Row, differences, lead, pairs_of
 
 
 def row(name: str, answer: str, score: float) -> Row:

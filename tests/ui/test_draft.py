@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from morphing.errors import MorphingError
-from morphing.ui.choice import Choice, Settings
-from morphing.ui.draft import ROLES, Draft, choices_of, choices_text, draft_of, moved
-from morphing.ui.own_cards import workshop
+from morphing.ui.compose.choice import Choice, Settings
+from morphing.benchmarks.data.draft import ROLES, Draft, choices_of, choices_text, draft_of, moved
+from morphing.ui.compose.own_cards import workshop
 
 ROWS = [
     {"q": f"Which is a{n}?", "opts": ["x", f"a{n}", "y"], "right": "B", "note": f"hint {n}"}

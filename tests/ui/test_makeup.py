@@ -5,7 +5,7 @@ from morphing.merging.recipe import Recipe
 from morphing.runs.spec import zoo_spec
 from morphing.runs.stages import STAGE_MODEL
 from morphing.runs.trial import Trial
-from morphing.ui.makeup import make_up, numbers, spark
+from morphing.ui.watch.makeup import make_up, numbers, spark
 
 SPEC = zoo_spec()
 TIES = Recipe({"merge_method": "ties", "models": [{"model": "zoo:english-math"}]})

@@ -11,7 +11,7 @@ from morphing.runs.leases import Worker
 from morphing.runs.run import Run, Status
 from morphing.runs.spec import RunSpec, zoo_spec
 from morphing.runs.trial import Trial
-from morphing.ui.progress import progress
+from morphing.ui.watch.progress import progress
 from morphing.ui.scene import Scene
 from morphing.ui.session import last_workers
 

@@ -6,9 +6,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from morphing.ui import compose_cards as cards
+from morphing.ui.compose import cards as cards
 from morphing.ui.cards import heading
-from morphing.ui.choice import Choice, Settings
+from morphing.ui.compose.choice import Choice, Settings
 
 Controls = dict[str, Component]
 """Field of `Settings` to the component that sets it."""

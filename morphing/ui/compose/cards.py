@@ -9,10 +9,10 @@ from morphing.errors import MorphingError
 from morphing.runs.spec import MEASURES
 from morphing.sources.source import Inspection, ModelHit
 from morphing.ui.cards import chip, duration, empty, grid, link, option, pill, readable, short_name
-from morphing.ui.choice import Choice, Role, Settings, addable, count_numbers, inspected
+from morphing.ui.compose.choice import Choice, Role, Settings, addable, count_numbers, inspected
 from morphing.ui.objectives import MEASURE_WORDS
 from morphing.ui.session import seconds_per_trial
-from morphing.ui.words import (
+from morphing.ui.compose.words import (
     DEPTHS,
     KINDS,
     METHOD_GROUPS,

@@ -10,19 +10,20 @@ from morphing.errors import MorphingError
 from morphing.runs import launch
 from morphing.runs.prepare import create_run
 from morphing.sources.source import search_models
-from morphing.ui import catalogue, session
-from morphing.ui import compose_cards as cards
+from morphing.ui import session
+from morphing.ui.compose import catalogue
+from morphing.ui.compose import cards as cards
 from morphing.ui.cards import heading, pick_html
-from morphing.ui.choice import Choice, Settings, inspected
-from morphing.ui.compose_settings import (
+from morphing.ui.compose.choice import Choice, Settings, inspected
+from morphing.ui.compose.settings import (
     main_controls,
     more_controls,
     settings_of,
     space_controls,
 )
-from morphing.ui.compose_settings import shown as visible
+from morphing.ui.compose.settings import shown as visible
 from morphing.ui.handlers import guarded, sentence
-from morphing.ui.own import own_panel
+from morphing.ui.compose.own import own_panel
 
 _CATALOGUE_HINT = "An objective is searched for; what is only reported is scored on the holdout."
 

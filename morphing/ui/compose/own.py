@@ -15,12 +15,12 @@ from morphing.benchmarks.judging.metrics import METRICS
 from morphing.errors import MorphingError
 from morphing.ui import session
 from morphing.ui.cards import heading, pick_html
-from morphing.ui.catalogue import refusal
-from morphing.ui.choice import Choice
-from morphing.ui.choice import Role as Use
-from morphing.ui.draft import Draft, choices_of, choices_text, draft_of, moved
+from morphing.ui.compose.catalogue import refusal
+from morphing.ui.compose.choice import Choice
+from morphing.ui.compose.choice import Role as Use
+from morphing.benchmarks.data.draft import Draft, choices_of, choices_text, draft_of, moved
 from morphing.ui.handlers import guarded
-from morphing.ui.own_cards import workshop
+from morphing.ui.compose.own_cards import workshop
 
 _HINT = (
     "A dataset on the Hub, a file, or any task of lm-evaluation-harness as lm_eval:task. You see"

@@ -11,7 +11,7 @@ import gradio as gr
 from morphing.benchmarks.data.samples import load_samples
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.runs.chat import stream_reply
+from morphing.ui.compare.streaming import stream_reply
 from morphing.runs.run import Run
 from morphing.runs.workbench import alone
 from morphing.ui import session

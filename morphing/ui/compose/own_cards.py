@@ -7,8 +7,8 @@ from morphing.benchmarks.find import asked_and_expected
 from morphing.benchmarks.data.samples import Sample
 from morphing.errors import MorphingError
 from morphing.ui.cards import chip, short_name
-from morphing.ui.draft import ROLES, Draft
-from morphing.ui.words import KINDS
+from morphing.benchmarks.data.draft import ROLES, Draft
+from morphing.ui.compose.words import KINDS
 
 _ROLE_WORDS = {
     "prompt": "Asked",

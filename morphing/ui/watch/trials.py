@@ -22,9 +22,9 @@ from morphing.ui.cards import (
     pick_html,
     short_name,
 )
-from morphing.ui.differences import benchmark_choices, differences_tab
+from morphing.ui.watch.differences import benchmark_choices, differences_tab
 from morphing.ui.handlers import guarded
-from morphing.ui.makeup import make_up, spark
+from morphing.ui.watch.makeup import make_up, spark
 from morphing.ui.objectives import Objective, Objectives
 from morphing.ui.scene import Scene, View
 

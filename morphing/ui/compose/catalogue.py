@@ -6,8 +6,8 @@ from html import escape
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.errors import MorphingError
 from morphing.ui.cards import chip, empty, pill
-from morphing.ui.choice import Choice
-from morphing.ui.words import KINDS, LANGUAGES, OWN_SKILL, SKILLS, skill_of
+from morphing.ui.compose.choice import Choice
+from morphing.ui.compose.words import KINDS, LANGUAGES, OWN_SKILL, SKILLS, skill_of
 
 
 def offer(choice: Choice, query: str = "", skill: str = "") -> str:
