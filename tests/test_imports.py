@@ -22,7 +22,6 @@ ALLOWED = {
     "publishing": {"runs", "search", "merging", "benchmarks", "sources", "zoo"},
     "jobs": {"publishing", "runs"},
     "ui": {"jobs", "publishing", "runs", "search", "merging", "benchmarks", "sources", "zoo"},
-    "terminal": {"runs", "merging", "benchmarks"},
     "cli": {
         "ui",
         "jobs",
@@ -32,7 +31,6 @@ ALLOWED = {
         "merging",
         "benchmarks",
         "sources",
-        "terminal",
     },
     "__main__": {"cli"},
     "__init__": set(),

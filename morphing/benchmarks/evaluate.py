@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.engine.encode import NoRoomError
 from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.engine.encode import NoRoomError
 from morphing.benchmarks.judging.metrics import get_metric
 from morphing.devices import suitable_threads
 from morphing.errors import MorphingError
@@ -164,10 +164,8 @@ def evaluate(
 
 def _kind(benchmark: Benchmark) -> Any:
     """The module that scores benchmarks of this kind: its ``requests`` and its ``score``."""
-    from morphing.benchmarks.kinds import multiple_choice
-    from morphing.benchmarks.kinds import generation
     from morphing.benchmarks.harness import bridge
-    from morphing.benchmarks.kinds import perplexity
+    from morphing.benchmarks.kinds import generation, multiple_choice, perplexity
 
     modules = {"multiple_choice": multiple_choice, "perplexity": perplexity, "lm_eval": bridge}
     return modules.get(benchmark.kind, generation)

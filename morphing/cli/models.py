@@ -40,10 +40,10 @@ def merge(
     adapter_rank: AdapterRank = None,
 ) -> None:
     """Make the one merge a recipe says; interrupted, the same command goes on."""
+    from morphing.cli.terminal import step_bar
     from morphing.devices import resolve_device
     from morphing.merging.merge import merge_adapter, merge_recipe, read_recipe
     from morphing.merging.models import PLACEMENTS
-    from morphing.terminal import step_bar
 
     wanted = read_recipe(recipe, mask_seed)
     if placement not in PLACEMENTS:
@@ -69,8 +69,8 @@ def export(
     adapter_rank: AdapterRank = None,
 ) -> None:
     """Write a trial's model, with its card, as an ordinary checkpoint."""
+    from morphing.cli.terminal import step_bar
     from morphing.publishing.publish import write_adapter_export, write_export
-    from morphing.terminal import step_bar
 
     opened = open_run(run)
     with _going_on(folder), step_bar() as progress:
@@ -90,8 +90,8 @@ def push(
     code: AllowCode = False,
 ) -> None:
     """Score a trial on the holdout, export it and push it to the Hub with a model card."""
+    from morphing.cli.terminal import step_bar
     from morphing.publishing.publish import publish
-    from morphing.terminal import step_bar
 
     allow_code(code)
     opened = open_run(run)
@@ -118,7 +118,7 @@ def _say_written(what: str, folder: Path, report: AdapterReport | None) -> None:
     if report is None:
         say(f"Wrote {what} to {shown(folder)}")
         return
-    from morphing.terminal import print_report
+    from morphing.cli.terminal import print_report
 
     say(f"Wrote {what} as an adapter to {shown(folder)}")
     print_report(report)

@@ -60,7 +60,7 @@ def search(
 ) -> None:
     """Search merge recipes and print the Pareto front."""
     from morphing.benchmarks.find import CONTAMINATION
-    from morphing.terminal import print_front
+    from morphing.cli.terminal import print_front
 
     allow_code(code)
     budget: dict[str, Any] = {"evaluations": evaluations, "hours": hours, "stalled": stalled}
@@ -101,8 +101,8 @@ def search(
 
 
 def _work(run: Run, workers: int, storage: str | None) -> None:
+    from morphing.cli.terminal import search_bar
     from morphing.runs.loop import Loop
-    from morphing.terminal import search_bar
 
     with search_bar(run) as changed:
         if workers == 1:
@@ -128,8 +128,8 @@ def worker(
     The run's folder must be here, shared or as a copy: its spec, samples, references and scales.
     Workers without a shared folder need a run with --storage.
     """
+    from morphing.cli.terminal import search_bar
     from morphing.runs.loop import Loop
-    from morphing.terminal import search_bar
 
     allow_code(code)
     opened = open_run(run, storage)
@@ -152,8 +152,8 @@ def front(
     code: AllowCode = False,
 ) -> None:
     """Print a run's Pareto front."""
+    from morphing.cli.terminal import front_data, print_front, step_bar
     from morphing.runs.workbench import Workbench
-    from morphing.terminal import front_data, print_front, step_bar
 
     allow_code(code)
     opened = open_run(run)

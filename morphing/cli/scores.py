@@ -14,8 +14,8 @@ from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
     from morphing.benchmarks.benchmark import Benchmark
-    from morphing.benchmarks.evaluate import Score
     from morphing.benchmarks.data.samples import Sample
+    from morphing.benchmarks.evaluate import Score
     from morphing.runs.single import Single
 
 _NAMES = "A name of the catalogue, a YAML file, lm_eval:TASK, or a dataset (Hub id or file)."
@@ -57,9 +57,9 @@ def evaluate(
 ) -> None:
     """Score one model or adapter by itself."""
     from morphing.cli.tables import print_scores, scores_data
+    from morphing.cli.terminal import step_bar
     from morphing.runs.single import load_single
     from morphing.runs.trial import write_outputs
-    from morphing.terminal import step_bar
 
     allow_code(code)
     if outputs is not None and not outputs.name.endswith((".jsonl", ".jsonl.gz")):

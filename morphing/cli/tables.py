@@ -10,11 +10,11 @@ from rich.table import Table
 from morphing import __version__
 from morphing.benchmarks.benchmark import Benchmark, catalogue
 from morphing.benchmarks.find import asked_and_expected
-from morphing.terminal import console
+from morphing.cli.terminal import console
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.evaluate import Score
     from morphing.benchmarks.data.samples import Sample
+    from morphing.benchmarks.evaluate import Score
     from morphing.runs.single import Single
 
 

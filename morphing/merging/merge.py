@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 
 from morphing.errors import MorphingError
-from morphing.merging.writing.adapter import export_adapter
-from morphing.merging.writing.checkpoint_writer import check_target
 from morphing.merging.engine import Engine
-from morphing.merging.writing.checkpoint import RECORD, export
-from morphing.merging.writing.lora import AdapterReport
 from morphing.merging.models import Placement, open_models, place_models
 from morphing.merging.morph import worker_count
 from morphing.merging.recipe import Recipe
 from morphing.merging.workers import Workers
+from morphing.merging.writing.adapter import export_adapter
+from morphing.merging.writing.checkpoint import RECORD, export
+from morphing.merging.writing.checkpoint_writer import check_target
+from morphing.merging.writing.lora import AdapterReport
 from morphing.sources import local
 from morphing.sources.source import Source, download
 

@@ -26,8 +26,8 @@ from morphing.runs.trial import Result, write_atomically
 from morphing.search.space import SearchSpace
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.evaluate import Prepared, Score
     from morphing.benchmarks.data.samples import Sample
+    from morphing.benchmarks.evaluate import Prepared, Score
     from morphing.merging.writing.lora import AdapterReport
 
 Progress = Callable[[str, int, int], None]

@@ -18,9 +18,9 @@ from morphing.ui import session, theme
 from morphing.ui.compare.tab import compare_tab
 from morphing.ui.compose.tab import compose_tab
 from morphing.ui.handlers import guarded, sentence
-from morphing.ui.watch.progress import state_chip
 from morphing.ui.publish.tab import publish_tab
 from morphing.ui.scene import Scene, View, toggled
+from morphing.ui.watch.progress import state_chip
 from morphing.ui.watch.tab import watch_tab
 
 _BRAND = """<a class="m-brand" href="./" aria-label="Morphing, start page">

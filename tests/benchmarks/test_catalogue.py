@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from morphing.benchmarks.data import samples
 from morphing.benchmarks.benchmark import Benchmark, catalogue
-from morphing.benchmarks.judging.extract import extract_answer
+from morphing.benchmarks.data import samples
 from morphing.benchmarks.data.samples import Part, load_samples
+from morphing.benchmarks.judging.extract import extract_answer
 from morphing.benchmarks.judging.metrics import get_metric
 
 Row = Mapping[str, Any]

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from morphing.benchmarks.kinds import code
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark
-from morphing.benchmarks.kinds.code import score_all
+from morphing.benchmarks.data.samples import Sample, load_samples
 from morphing.benchmarks.evaluate import evaluate
 from morphing.benchmarks.judging.extract import extract_answer
-from morphing.benchmarks.data.samples import Sample, load_samples
-from morphing.benchmarks.sandbox.run import Limits, run_program
+from morphing.benchmarks.kinds import code
+from morphing.benchmarks.kinds.code import score_all
 from morphing.benchmarks.sandbox.check import check_sandbox
+from morphing.benchmarks.sandbox.run import Limits, run_program
 from morphing.errors import MorphingError
 
 Declare = Callable[..., Benchmark]

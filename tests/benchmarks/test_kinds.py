@@ -9,9 +9,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from morphing.benchmarks.benchmark import Benchmark
+from morphing.benchmarks.data.samples import Sample
 from morphing.benchmarks.engine.encode import Request
 from morphing.benchmarks.evaluate import evaluate, prepare
-from morphing.benchmarks.data.samples import Sample
 from morphing.benchmarks.kinds.perplexity import windows
 from morphing.errors import MorphingError
 from tests.benchmarks.conftest import TEMPLATE

@@ -18,10 +18,10 @@ from morphing.benchmarks.benchmark import (
     parse_benchmark,
     pin_benchmark,
 )
+from morphing.benchmarks.data.samples import Part, Sample, halves, load_samples
 from morphing.benchmarks.evaluate import Score, evaluate
 from morphing.benchmarks.harness.bridge import metric_is_lower_better
 from morphing.benchmarks.harness.files import find_task
-from morphing.benchmarks.data.samples import Part, Sample, halves, load_samples
 from morphing.errors import MorphingError
 from tests.benchmarks.conftest import TEMPLATE
 from tests.benchmarks.twins import harness_records

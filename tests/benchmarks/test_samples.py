@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from morphing.benchmarks.data import samples
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
 from morphing.benchmarks.data.samples import Draw, Part, load_samples
 from morphing.errors import MorphingError
@@ -41,7 +40,9 @@ def test_one_split_never_shows_the_search_a_holdout_row(
         "toy",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "read_rows", lambda *_: [{"n": n} for n in range(rows)])
+        patch.setattr(
+            "morphing.benchmarks.data.samples.read_rows", lambda *_: [{"n": n} for n in range(rows)]
+        )
         search = load_samples(benchmark, "search", counts[0], seeds[0])
         holdout = load_samples(benchmark, "holdout", counts[1], seeds[1])
         again = load_samples(benchmark, "search", counts[0] + 1, seeds[0])

@@ -18,11 +18,11 @@ from transformers import (
 )
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark
-from morphing.benchmarks.engine.encode import encode
-from morphing.benchmarks.evaluate import evaluate
 from morphing.benchmarks.data.samples import Sample, load_samples
+from morphing.benchmarks.engine.encode import encode
 from morphing.benchmarks.engine.memory import default_batch_size
 from morphing.benchmarks.engine.stopping import Ending
+from morphing.benchmarks.evaluate import evaluate
 from morphing.errors import MorphingError
 from morphing.zoo import BENCHMARKS, model_folder
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark, parse_benchmark
-from morphing.benchmarks.evaluate import Output, evaluate
-from morphing.benchmarks.judging.extract import extract_answer
-from morphing.benchmarks.harness.files import library
 from morphing.benchmarks.data.samples import load_samples
+from morphing.benchmarks.evaluate import Output, evaluate
+from morphing.benchmarks.harness.files import library
+from morphing.benchmarks.judging.extract import extract_answer
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM

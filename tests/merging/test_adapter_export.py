@@ -8,10 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from morphing.errors import MorphingError
-from morphing.merging.writing.lora import AdapterReport
 from morphing.merging.merge import merge_adapter, merge_recipe
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
+from morphing.merging.writing.lora import AdapterReport
 from morphing.sources.source import Source
 from tests.merging.tiny import recipe, save_tokenizer, tiny_llama
 

@@ -13,11 +13,11 @@ import yaml
 from safetensors.torch import load_file
 
 from morphing.errors import MorphingError
-from morphing.merging.writing import checkpoint_writer
-from morphing.merging.writing.checkpoint import export
 from morphing.merging.merge import merge_recipe, read_recipe
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
+from morphing.merging.writing import checkpoint_writer
+from morphing.merging.writing.checkpoint import export
 from morphing.sources.source import Source, download
 from tests.merging.tiny import METHODS, recipe
 

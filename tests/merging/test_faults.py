@@ -435,7 +435,8 @@ def test_a_disk_without_room(
 FORKS = """
 import json, os, resource, signal, sys
 import mergekit.config, mergekit.merge_methods, mergekit.parameter_resolver, transformers
-from morphing import cli, terminal
+from morphing import cli
+from morphing.cli import terminal
 from morphing.merging import merge as _
 from morphing.merging.writing import checkpoint_writer
 from morphing.merging.writing import checkpoint

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from morphing.merging.writing.checkpoint import export
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
+from morphing.merging.writing.checkpoint import export
 from morphing.sources.source import Source, download
 from tests.merging.tiny import recipe, save_family, save_tokenizer
 

@@ -11,15 +11,10 @@ import torch
 from mergekit.sparsify import RescaleNorm, magnitude
 from torch import Tensor
 
-from morphing.merging import hashing
-from morphing.merging.rows import dare_masks
-from morphing.merging.rows import kernels
-from morphing.merging import mergekit_methods
-from morphing.merging.rows import ties_ranks
-from morphing.merging.rows import runner
-from morphing.merging.rows import segments
-from morphing.merging.rows.kernels import FIXED_POINT, ROW
+from morphing.merging import hashing, mergekit_methods
 from morphing.merging.planning.plan import Input, PlannedTensor
+from morphing.merging.rows import dare_masks, kernels, runner, segments, ties_ranks
+from morphing.merging.rows.kernels import FIXED_POINT, ROW
 from morphing.merging.rows.segments import Segment
 from tests.merging.checkpoints import CPU, Tensors, engine_of, merged, same, simple_recipe
 

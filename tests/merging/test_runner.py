@@ -12,12 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from morphing.merging.rows import kernels
-from morphing.merging.rows import ties_ranks
-from morphing.merging.rows import runner
 from morphing.merging.engine import Engine
-from morphing.merging.rows.kernels import ROW
 from morphing.merging.recipe import Recipe
+from morphing.merging.rows import kernels, runner, ties_ranks
+from morphing.merging.rows.kernels import ROW
 from morphing.merging.rows.runner import Runner
 from morphing.merging.workers import Workers
 from morphing.sources.source import Source

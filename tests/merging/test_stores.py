@@ -13,8 +13,8 @@ from torch import Tensor
 
 from morphing.errors import MorphingError
 from morphing.merging.engine import Engine
-from morphing.merging.rows.kernels import ROW
 from morphing.merging.models import PLACEMENTS, Placement, open_models, place_models
+from morphing.merging.rows.kernels import ROW
 from morphing.merging.stores import Adapted, Disk, Resident, as_tensor, row_count, stack_rows
 from morphing.merging.workers import Workers
 from morphing.sources.adapter import Adapter, LowRank

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from morphing.cli.terminal import front_data, print_front
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
 from morphing.publishing.card import model_card
@@ -18,10 +19,9 @@ from morphing.runs.run import Run
 from morphing.runs.selection import selection
 from morphing.runs.spec import parse_spec, zoo_spec
 from morphing.runs.workbench import Workbench, alone
-from morphing.terminal import front_data, print_front
 from morphing.ui import session
-from morphing.ui.watch.holdout import _table
 from morphing.ui.scene import Scene
+from morphing.ui.watch.holdout import _table
 from tests.runs.recording import tell
 
 TASKS = ("zoo-english-arithmetic", "zoo-kanji-numbers", "zoo-word-puzzles")

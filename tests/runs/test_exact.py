@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from morphing.benchmarks.evaluate import evaluate
 from morphing.benchmarks.data.samples import load_samples
+from morphing.benchmarks.evaluate import evaluate
 from morphing.runs.loop import Loop
 from morphing.runs.prepare import create_run
 from morphing.runs.run import Run

@@ -10,8 +10,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from morphing.benchmarks.benchmark import get_benchmark
-from morphing.benchmarks.evaluate import evaluate
 from morphing.benchmarks.data.samples import load_samples
+from morphing.benchmarks.evaluate import evaluate
 from morphing.runs.run import Run
 from tests.hub.server import RunningHub
 

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from morphing.benchmarks.benchmark import catalogue
+from morphing.ui.compose.cards import benchmarks
 from morphing.ui.compose.catalogue import offer
 from morphing.ui.compose.choice import Choice
-from morphing.ui.compose.cards import benchmarks
 from morphing.ui.compose.words import KINDS, LANGUAGES, OWN_SKILL, skill_of
 
 

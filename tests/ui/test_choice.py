@@ -12,8 +12,8 @@ from morphing.search.options import SpaceOptions
 from morphing.search.ranges import refusal
 from morphing.ui.compose import cards
 from morphing.ui.compose.choice import Choice, Settings, addable, count_numbers
-from morphing.ui.objectives import MEASURE_WORDS
 from morphing.ui.compose.words import METHOD_GROUPS, METHODS, SAMPLERS, USUAL_SAMPLERS, ZOO_MODELS
+from morphing.ui.objectives import MEASURE_WORDS
 from morphing.zoo import MODELS
 
 SMALL = Settings(evaluations=5, samples=16, holdout=32)

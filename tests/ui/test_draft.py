@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from morphing.benchmarks.data.draft import ROLES, Draft, choices_of, choices_text, draft_of, moved
 from morphing.errors import MorphingError
 from morphing.ui.compose.choice import Choice, Settings
-from morphing.benchmarks.data.draft import ROLES, Draft, choices_of, choices_text, draft_of, moved
 from morphing.ui.compose.own_cards import workshop
 
 ROWS = [

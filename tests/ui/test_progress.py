@@ -11,9 +11,9 @@ from morphing.runs.leases import Worker
 from morphing.runs.run import Run, Status
 from morphing.runs.spec import RunSpec, zoo_spec
 from morphing.runs.trial import Trial
-from morphing.ui.watch.progress import progress
 from morphing.ui.scene import Scene
 from morphing.ui.session import last_workers
+from morphing.ui.watch.progress import progress
 
 
 def scene(folder: Path, status: Status, figures: Figures, strategy: str = "ps") -> Scene:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
 from morphing.benchmarks.data.dataset import class_names, read_rows, split_names, take
-from morphing.benchmarks.find import EXAMPLES, examples, find_benchmark, is_dataset
 from morphing.benchmarks.data.samples import Sample, make_sample
 from morphing.benchmarks.data.shapes import Table, fields_of, ref, show
+from morphing.benchmarks.find import EXAMPLES, examples, find_benchmark, is_dataset
 from morphing.errors import MorphingError
 
 Role = Literal["prompt", "target", "choices", "unused"]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.dataset import fingerprint, read_rows, single_file, take
-from morphing.benchmarks.data.templates import evaluate_list, render
 from morphing.benchmarks.data.rows import JoinedRows, Rows
+from morphing.benchmarks.data.templates import evaluate_list, render
 from morphing.errors import MorphingError
 
 Part = Literal["search", "holdout"]

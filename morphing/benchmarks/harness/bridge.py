@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from morphing.benchmarks.benchmark import Benchmark
+    from morphing.benchmarks.data.samples import Sample
     from morphing.benchmarks.engine.encode import Request
     from morphing.benchmarks.evaluate import Output, Prepared, Progress
-    from morphing.benchmarks.data.samples import Sample
 
 _FILLED = ("dataset", "split", "few_shot", "metric")
 """The fields without which a task's file is read."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from morphing.benchmarks.data.dataset import read_rows, single_file
+from morphing.benchmarks.data.samples import Sample, halves
 from morphing.benchmarks.harness.bridge import (
     data_files,
     few_shot_split,
@@ -21,7 +22,6 @@ from morphing.benchmarks.harness.bridge import (
 from morphing.benchmarks.harness.files import TaskFile, find_task
 from morphing.benchmarks.harness.model import Reply
 from morphing.benchmarks.harness.task import Scoring, build_task, said
-from morphing.benchmarks.data.samples import Sample, halves
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
     from morphing.benchmarks.benchmark import Benchmark
-    from morphing.benchmarks.harness.model import Reply
     from morphing.benchmarks.data.samples import Sample
+    from morphing.benchmarks.harness.model import Reply
 
 Render = Callable[[Sequence[Mapping[str, str]], bool], str]
 """Turns of a chat, and whether a reply is to come, as text."""

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.kinds.turns import model_texts
+from morphing.benchmarks.data.samples import Sample
 from morphing.benchmarks.engine.encode import Request, fit, prompts
+from morphing.benchmarks.engine.generate import generate
 from morphing.benchmarks.evaluate import Output, Prepared, Progress
 from morphing.benchmarks.judging.extract import extract_answer
-from morphing.benchmarks.engine.generate import generate
-from morphing.benchmarks.data.samples import Sample
 from morphing.benchmarks.judging.metrics import get_metric
+from morphing.benchmarks.kinds.turns import model_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

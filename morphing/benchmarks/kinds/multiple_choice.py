@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.kinds.turns import model_texts
-from morphing.benchmarks.engine.encode import Request, continuations, fit
-from morphing.benchmarks.evaluate import Output, Prepared, Progress
-from morphing.benchmarks.engine.likelihood import Likelihood, log_likelihoods
 from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.engine.encode import Request, continuations, fit
+from morphing.benchmarks.engine.likelihood import Likelihood, log_likelihoods
+from morphing.benchmarks.evaluate import Output, Prepared, Progress
+from morphing.benchmarks.kinds.turns import model_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

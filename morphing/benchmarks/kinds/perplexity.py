@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.kinds.turns import model_texts
-from morphing.benchmarks.engine.encode import Request, context_length, continuations
-from morphing.benchmarks.evaluate import Output, Prepared, Progress
-from morphing.benchmarks.engine.likelihood import log_likelihoods
 from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.engine.encode import Request, context_length, continuations
+from morphing.benchmarks.engine.likelihood import log_likelihoods
+from morphing.benchmarks.evaluate import Output, Prepared, Progress
+from morphing.benchmarks.kinds.turns import model_texts
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from morphing.benchmarks.sandbox.filter import filter_program
 from morphing.benchmarks.sandbox.run import (
     ENVIRONMENT,
     LIMITS,
@@ -19,7 +20,6 @@ from morphing.benchmarks.sandbox.run import (
     bwrap,
     run_program,
 )
-from morphing.benchmarks.sandbox.filter import filter_program
 from morphing.errors import MorphingError
 
 # Each isolation alone, so that an error can name the one that is missing.

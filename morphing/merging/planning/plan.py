@@ -27,11 +27,16 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from morphing.errors import MorphingError
-from morphing.merging.planning.fit import check_architectures, check_shapes, check_sizes, check_vocabularies
+from morphing.merging.planning.fit import (
+    check_architectures,
+    check_shapes,
+    check_sizes,
+    check_vocabularies,
+)
 from morphing.merging.planning.layout import Layout, Slot, Table, make_layout, vocabulary_axis
 from morphing.merging.planning.pieces import Piece, cut
-from morphing.merging.recipe import Recipe
 from morphing.merging.planning.settings import Scope, Settings
+from morphing.merging.recipe import Recipe
 from morphing.sources.source import TensorInfo
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from morphing.merging.rows import dare_masks
-from morphing.merging.rows import kernels
 from morphing.merging.planning.plan import Input
-from morphing.merging.rows.ties_ranks import Ranks, rank
+from morphing.merging.rows import dare_masks, kernels
 from morphing.merging.rows.runner import Runner
 from morphing.merging.rows.segments import Segment
+from morphing.merging.rows.ties_ranks import Ranks, rank
 from morphing.merging.workers import Workers
 
 _BLOCK = 256

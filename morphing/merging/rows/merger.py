@@ -9,15 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from morphing.merging.rows import dare_masks
-from morphing.merging.rows import kernels
-from morphing.merging.rows import ties_cuts
-from morphing.merging.rows.weights import arc_weights, sum_weights
-from morphing.merging.rows.weights import factor as factor_of
+from morphing.merging.rows import dare_masks, kernels, ties_cuts
 from morphing.merging.rows.facts import Facts
 from morphing.merging.rows.kernels import ROW
 from morphing.merging.rows.runner import Rows, Runner
 from morphing.merging.rows.segments import Segment
+from morphing.merging.rows.weights import arc_weights, sum_weights
+from morphing.merging.rows.weights import factor as factor_of
 from morphing.merging.stores import Store, stack_rows
 from morphing.merging.workers import Workers
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from morphing.merging.rows import kernels
 from morphing.merging.rows.kernels import ROW
-from morphing.merging.rows.ties_ranks import Bracket, Ranks
 from morphing.merging.rows.runner import Runner
 from morphing.merging.rows.segments import Segment
+from morphing.merging.rows.ties_ranks import Bracket, Ranks
 from morphing.merging.workers import Workers
 
 _INFINITY = np.float32(np.inf)

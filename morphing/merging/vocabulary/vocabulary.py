@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from morphing.errors import MorphingError
-from morphing.merging.vocabulary.alignment import ZERO, Alignment, make_alignment, spare_targets
 from morphing.merging.recipe import Recipe
+from morphing.merging.vocabulary.alignment import ZERO, Alignment, make_alignment, spare_targets
 from morphing.merging.vocabulary.tokenizers import (
     load_tokenizer,
     load_tokenizers,

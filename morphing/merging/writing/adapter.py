@@ -7,11 +7,11 @@ import torch
 
 from morphing.errors import MorphingError
 from morphing.merging.engine import Engine
-from morphing.merging.writing.lora import AdapterReport, write_adapter
 from morphing.merging.models import Opened
 from morphing.merging.output import Output, build_model
 from morphing.merging.recipe import Recipe
 from morphing.merging.vocabulary.tokenizers import load_tokenizer
+from morphing.merging.writing.lora import AdapterReport, write_adapter
 from morphing.sources.source import ZOO
 
 _FLOAT = {"dtype": "float32", "out_dtype": "float32"}

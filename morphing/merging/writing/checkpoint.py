@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 import morphing
-from morphing.merging.writing.checkpoint_writer import tensor_info, write_checkpoint, write_json
 from morphing.merging.engine import Engine
 from morphing.merging.models import GENERATION_CONFIG, Opened
 from morphing.merging.output import Output
 from morphing.merging.recipe import Recipe
 from morphing.merging.vocabulary.vocabulary import output_tokenizer
+from morphing.merging.writing.checkpoint_writer import tensor_info, write_checkpoint, write_json
 from morphing.sources import metadata
 from morphing.sources.source import Source
 

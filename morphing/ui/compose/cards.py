@@ -10,8 +10,6 @@ from morphing.runs.spec import MEASURES
 from morphing.sources.source import Inspection, ModelHit
 from morphing.ui.cards import chip, duration, empty, grid, link, option, pill, readable, short_name
 from morphing.ui.compose.choice import Choice, Role, Settings, addable, count_numbers, inspected
-from morphing.ui.objectives import MEASURE_WORDS
-from morphing.ui.session import seconds_per_trial
 from morphing.ui.compose.words import (
     DEPTHS,
     KINDS,
@@ -22,6 +20,8 @@ from morphing.ui.compose.words import (
     USUAL_SAMPLERS,
     ZOO_MODELS,
 )
+from morphing.ui.objectives import MEASURE_WORDS
+from morphing.ui.session import seconds_per_trial
 
 _NOTHING_CHOSEN = "No benchmark yet", "Take some from the catalogue below, or bring your own data."
 _CAUTION = (

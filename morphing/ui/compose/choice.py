@@ -16,8 +16,8 @@ from morphing.runs.stages import stages
 from morphing.search.options import Strategy
 from morphing.search.ranges import refusal
 from morphing.sources.source import Inspection, inspect
-from morphing.ui.session import check_model
 from morphing.ui.compose.words import DEFAULT_SAMPLER, DEPTHS, METHODS, SAMPLERS, STRATEGIES
+from morphing.ui.session import check_model
 from morphing.zoo import MODELS
 
 Role = Literal["objective", "report"]

@@ -10,6 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from morphing.benchmarks.benchmark import DATA_SUFFIXES, Benchmark
+from morphing.benchmarks.data.draft import Draft, choices_of, choices_text, draft_of, moved
 from morphing.benchmarks.judging.extract import RULES
 from morphing.benchmarks.judging.metrics import METRICS
 from morphing.errors import MorphingError
@@ -18,9 +19,8 @@ from morphing.ui.cards import heading, pick_html
 from morphing.ui.compose.catalogue import refusal
 from morphing.ui.compose.choice import Choice
 from morphing.ui.compose.choice import Role as Use
-from morphing.benchmarks.data.draft import Draft, choices_of, choices_text, draft_of, moved
-from morphing.ui.handlers import guarded
 from morphing.ui.compose.own_cards import workshop
+from morphing.ui.handlers import guarded
 
 _HINT = (
     "A dataset on the Hub, a file, or any task of lm-evaluation-harness as lm_eval:task. You see"

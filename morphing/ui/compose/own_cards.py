@@ -3,11 +3,11 @@
 from html import escape
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.find import asked_and_expected
+from morphing.benchmarks.data.draft import ROLES, Draft
 from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.find import asked_and_expected
 from morphing.errors import MorphingError
 from morphing.ui.cards import chip, short_name
-from morphing.benchmarks.data.draft import ROLES, Draft
 from morphing.ui.compose.words import KINDS
 
 _ROLE_WORDS = {

@@ -6,8 +6,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from morphing.ui.compose import cards as cards
 from morphing.ui.cards import heading
+from morphing.ui.compose import cards as cards
 from morphing.ui.compose.choice import Choice, Settings
 
 Controls = dict[str, Component]

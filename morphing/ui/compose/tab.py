@@ -11,10 +11,11 @@ from morphing.runs import launch
 from morphing.runs.prepare import create_run
 from morphing.sources.source import search_models
 from morphing.ui import session
-from morphing.ui.compose import catalogue
-from morphing.ui.compose import cards as cards
 from morphing.ui.cards import heading, pick_html
+from morphing.ui.compose import cards as cards
+from morphing.ui.compose import catalogue
 from morphing.ui.compose.choice import Choice, Settings, inspected
+from morphing.ui.compose.own import own_panel
 from morphing.ui.compose.settings import (
     main_controls,
     more_controls,
@@ -23,7 +24,6 @@ from morphing.ui.compose.settings import (
 )
 from morphing.ui.compose.settings import shown as visible
 from morphing.ui.handlers import guarded, sentence
-from morphing.ui.compose.own import own_panel
 
 _CATALOGUE_HINT = "An objective is searched for; what is only reported is scored on the holdout."
 

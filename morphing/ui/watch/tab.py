@@ -10,13 +10,13 @@ import gradio as gr
 from morphing.runs import launch
 from morphing.runs.run import Request
 from morphing.ui import plots, session
-from morphing.ui.watch import trials
 from morphing.ui.cards import empty, heading, pick_html, plot_html
 from morphing.ui.handlers import guarded
+from morphing.ui.scene import Scene, View
+from morphing.ui.watch import trials
 from morphing.ui.watch.holdout import holdout_panel
 from morphing.ui.watch.progress import NO_RUN, progress
 from morphing.ui.watch.scales import scales_note
-from morphing.ui.scene import Scene, View
 
 _WAITING = "First the base and the sources are scored, to compare with; then merge after merge."
 COLOUR = 2

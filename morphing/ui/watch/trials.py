@@ -22,11 +22,11 @@ from morphing.ui.cards import (
     pick_html,
     short_name,
 )
-from morphing.ui.watch.differences import benchmark_choices, differences_tab
 from morphing.ui.handlers import guarded
-from morphing.ui.watch.makeup import make_up, spark
 from morphing.ui.objectives import Objective, Objectives
 from morphing.ui.scene import Scene, View
+from morphing.ui.watch.differences import benchmark_choices, differences_tab
+from morphing.ui.watch.makeup import make_up, spark
 
 
 def front_table(scene: Scene | None) -> str:
