@@ -283,7 +283,7 @@ def _morpher(base: Path, sources: Sequence[Path], compiled: bool) -> Any:
     from transformers.utils import logging
 
     from morphing.merging.morph import Morpher
-    from morphing.sources.source import download
+    from morphing.sources.find import download
 
     logging.disable_progress_bar()
     found = [download(str(folder)) for folder in (base, *sources)]

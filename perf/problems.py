@@ -158,7 +158,7 @@ class _ZooModels:
         from morphing.benchmarks.data.samples import load_samples
         from morphing.merging.morph import Morpher
         from morphing.merging.recipe import Recipe
-        from morphing.sources.source import download, inspect
+        from morphing.sources.find import download, inspect
         from morphing.zoo import MODELS
 
         self.names = tuple(f"zoo:{model}" for model in MODELS)

@@ -17,7 +17,8 @@ from morphing.merging.writing.checkpoint import RECORD, export
 from morphing.merging.writing.checkpoint_writer import check_target
 from morphing.merging.writing.lora import AdapterReport
 from morphing.sources import local
-from morphing.sources.source import Source, download
+from morphing.sources.find import download
+from morphing.sources.source import Source
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""

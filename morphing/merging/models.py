@@ -14,7 +14,7 @@ from morphing.merging.stores import Adapted, Disk, Resident, Store
 from morphing.sources import local, metadata
 from morphing.sources.adapter import Adapter, load_adapter
 from morphing.sources.source import Source
-from morphing.sources.weights import Weights, header_entry
+from morphing.sources.weights import Weights, tensor_info
 
 Placement = Literal["auto", "device", "host", "disk"]
 GENERATION_CONFIG = "generation_config.json"
@@ -45,7 +45,7 @@ class Opened:
     def info(self) -> ModelInfo:
         """Shapes and dtypes, an adapter's own where it replaces a tensor."""
         replaced = {} if self.adapter is None else self.adapter.replaced
-        own = {name: header_entry(tensor) for name, tensor in replaced.items()}
+        own = {name: tensor_info(tensor.shape, tensor.dtype) for name, tensor in replaced.items()}
         return ModelInfo(self.config, {**self.weights.info, **own})
 
     @property

@@ -20,7 +20,7 @@ from morphing.runs.run import Part, Run
 from morphing.runs.stages import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
 from morphing.runs.workbench import Progress, Workbench, quiet
-from morphing.sources.source import inspect
+from morphing.sources.find import inspect
 
 if TYPE_CHECKING:
     from morphing.merging.writing.lora import AdapterReport

@@ -37,7 +37,7 @@ def prepare(spec: RunSpec, token: str | None = None) -> RunSpec:
     from morphing.benchmarks.sandbox.run import require_code
     from morphing.merging.morph import required_memory
     from morphing.sources.compatibility import check
-    from morphing.sources.source import inspect, pin
+    from morphing.sources.find import inspect, pin
 
     for use in spec.benchmarks:
         if use.declaration.kind == "code":

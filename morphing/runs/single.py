@@ -54,7 +54,7 @@ def load_single(
     from transformers.utils import logging
 
     from morphing.merging.morph import required_memory
-    from morphing.sources.source import download, inspect, pin
+    from morphing.sources.find import download, inspect, pin
 
     logging.disable_progress_bar()  # ``progress`` shows the loading
     where = resolve_device(device)
@@ -80,7 +80,7 @@ def load_single(
 
 
 def _base_of(found: Inspection, base: str | None, token: str | None) -> Inspection | None:
-    from morphing.sources.source import inspect, pin
+    from morphing.sources.find import inspect, pin
 
     if not found.adapter:
         if base is not None:

@@ -67,7 +67,7 @@ class Workbench:
     ) -> None:
         from transformers.utils import logging
 
-        from morphing.sources.source import download, inspect
+        from morphing.sources.find import download, inspect
 
         logging.disable_progress_bar()  # ``progress`` shows the loading
         spec = run.spec
@@ -90,7 +90,8 @@ class Workbench:
         import torch
 
         from morphing.merging.morph import Morpher, required_memory
-        from morphing.sources.source import Source, inspect
+        from morphing.sources.find import inspect
+        from morphing.sources.source import Source
 
         sources = list(self._sources)
         if stage_folder(self.run).exists():

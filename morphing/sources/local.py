@@ -127,7 +127,7 @@ def read_places(path: Path) -> dict[str, tuple[TensorInfo, int]]:
         infos = tensor_infos((key, e["shape"], e["dtype"]) for key, e in header.items())
         for key, entry in header.items():
             start, stop = entry["data_offsets"]
-            if infos[key].dtype in STORED_DTYPES and stop - start != metadata.size(infos[key]):
+            if infos[key].dtype in STORED_DTYPES and stop - start != infos[key].bytes:
                 raise ValueError("a tensor of another size than its place")
         return {key: (infos[key], 8 + length + e["data_offsets"][0]) for key, e in header.items()}
     except FileNotFoundError as error:

@@ -15,7 +15,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
 CARD = "README.md"
 
-_BITS = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "F16": 16, "BF16": 16, "I16": 16}
 _MODEL_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _NUMBER = re.compile(r"\.(\d+)\.")
 
@@ -97,7 +96,7 @@ def describe(
         tensors=tensors,
         adapter=adapter,
         base_models=tuple(dict.fromkeys(str(model) for model in named if _is_ancestor(model))),
-        bytes=sum(size(info) for info in headers.values()),
+        bytes=sum(info.bytes for info in headers.values()),
         parameters=sum(prod(info.shape) for info in tensors.values()),
         layers=layer_count(tensors),
         license=license_name if isinstance(license_name, str) else None,
@@ -109,11 +108,6 @@ def is_derived(tensor: str, config: Mapping[str, Any]) -> bool:
     if tensor.endswith("rotary_emb.inv_freq"):
         return True
     return tensor == "lm_head.weight" and config.get("tie_word_embeddings") is True
-
-
-def size(info: TensorInfo) -> int:
-    """Bytes of a tensor as stored."""
-    return prod(info.shape) * _BITS.get(info.dtype, 8) // 8
 
 
 def layer_index(tensor: str) -> int | None:

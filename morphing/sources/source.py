@@ -1,30 +1,42 @@
-"""Where models come from: the embedded zoo, a local folder, or the Hub.
-
-A name is ``zoo:<model>``, a path to a folder, or a Hub id ``org/name[@revision]``. Nothing heavy is
-imported here; the Hub's client is reached only for Hub ids.
-"""
+"""What a model to merge is: its name and folder, and what its headers say. No files are read."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 from morphing.errors import MorphingError
 
-DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-STORED_DTYPES = {
-    **DTYPE_NAMES,
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-"""torch's names of what a checkpoint may hold; integers pass through a merge unchanged."""
 ZOO = "zoo:"
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?(@[^@+]+)?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class StoredDtype(NamedTuple):
+    """A dtype that a checkpoint may hold."""
+
+    name: str
+    """torch's, such as ``bfloat16``."""
+    bytes: int
+    floating: bool
+    """Whether it can be merged; integers pass through a merge unchanged."""
+
+
+STORED_DTYPES: Mapping[str, StoredDtype] = {
+    "F64": StoredDtype("float64", 8, True),
+    "F32": StoredDtype("float32", 4, True),
+    "F16": StoredDtype("float16", 2, True),
+    "BF16": StoredDtype("bfloat16", 2, True),
+    "I64": StoredDtype("int64", 8, False),
+    "I32": StoredDtype("int32", 4, False),
+    "I16": StoredDtype("int16", 2, False),
+    "I8": StoredDtype("int8", 1, False),
+    "U8": StoredDtype("uint8", 1, False),
+    "BOOL": StoredDtype("bool", 1, False),
+}
+"""By safetensors' code."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,12 @@ class TensorInfo:
 
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def bytes(self) -> int:
+        """Size as stored; of a dtype that is unknown here, one byte an element."""
+        known = STORED_DTYPES.get(self.dtype)
+        return prod(self.shape) * (1 if known is None else known.bytes)
 
 
 @dataclass(frozen=True)
@@ -66,13 +84,11 @@ class Inspection:
     @property
     def dtype(self) -> str:
         """The torch name of the dtype most parameters are stored in, such as ``bfloat16``."""
-        from collections import Counter
-        from math import prod
-
         counts: Counter[str] = Counter()
         for info in self.tensors.values():
             counts[info.dtype] += prod(info.shape)
-        return DTYPE_NAMES.get(counts.most_common(1)[0][0], "float32")
+        most = STORED_DTYPES.get(counts.most_common(1)[0][0])
+        return most.name if most is not None and most.floating else "float32"
 
 
 @dataclass(frozen=True)
@@ -84,84 +100,6 @@ class ModelHit:
     likes: int
     base_models: tuple[str, ...]
     gated: bool
-
-
-def pin(name: str, token: str | None = None) -> str:
-    """The same model by a name whose content never changes.
-
-    A Hub id gets its commit, a folder becomes absolute, a zoo name stays.
-
-    Raises:
-        MorphingError: nothing has this name, or the Hub cannot be asked.
-    """
-    if name.startswith(ZOO):
-        _zoo_folder(name)
-        return name
-    if _is_folder(name):
-        return str(_folder(name))
-    repo, revision = split_hub_name(name)
-    if revision is not None and _COMMIT.fullmatch(revision):
-        return name
-    from morphing.sources import hub
-
-    return f"{repo}@{hub.commit(repo, revision, token)}"
-
-
-def inspect(name: str, token: str | None = None) -> Inspection:
-    """Read a model's headers and configuration; downloads nothing else.
-
-    Raises:
-        MorphingError: it cannot be had, or is of a kind that cannot be merged (pickled, quantised).
-    """
-    from morphing.sources import local
-
-    if name.startswith(ZOO):
-        return local.inspect_folder(name, _zoo_folder(name))
-    if _is_folder(name):
-        folder = _folder(name)
-        return local.inspect_folder(str(folder), folder)
-    from morphing.sources import hub
-
-    return hub.inspect_repo(name, token)
-
-
-def download(
-    name: str,
-    token: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Source:
-    """Fetch what is needed to merge and run a model: weights, configuration, tokenizer, card.
-
-    Files already in the Hub's cache are not fetched again; a pinned name that is cached whole needs
-    no network. ``progress`` is called with the bytes of weights fetched and all of them.
-
-    Raises:
-        MorphingError: it cannot be had, or is of a kind that cannot be merged (pickled, quantised).
-    """
-    from morphing.sources import local
-
-    if name.startswith(ZOO):
-        folder = _zoo_folder(name)
-    elif _is_folder(name):
-        folder = _folder(name)
-        name = str(folder)
-    else:
-        from morphing.sources import hub
-
-        folder = hub.download_repo(name, token, progress)
-    found = local.inspect_folder(name, folder)
-    return Source(name, folder, found.base_models, found.adapter)
-
-
-def search_models(query: str, token: str | None = None, limit: int = 20) -> list[ModelHit]:
-    """Models on the Hub whose id contains ``query``, most downloaded first.
-
-    Raises:
-        MorphingError: the Hub cannot be asked.
-    """
-    from morphing.sources import hub
-
-    return hub.search(query, token, limit)
 
 
 def split_hub_name(name: str) -> tuple[str, str | None]:
@@ -177,27 +115,3 @@ def split_hub_name(name: str) -> tuple[str, str | None]:
         )
     repo, _, revision = name.partition("@")
     return repo, revision or None
-
-
-def _is_folder(name: str) -> bool:
-    path = Path(name).expanduser()
-    return bool(name) and (path.is_absolute() or name.startswith(".") or path.is_dir())
-
-
-def _folder(name: str) -> Path:
-    path = Path(name).expanduser().resolve()
-    if not path.is_dir():
-        raise MorphingError(f"There is no folder {path}: give the folder of a saved model.")
-    return path
-
-
-def _zoo_folder(name: str) -> Path:
-    from morphing import zoo
-
-    short = name.removeprefix(ZOO)
-    if short not in zoo.MODELS:
-        raise MorphingError(
-            f"The zoo has no model {name!r}: choose one of"
-            f" {', '.join(ZOO + model for model in zoo.MODELS)}."
-        )
-    return zoo.model_folder(short)

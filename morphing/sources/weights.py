@@ -1,7 +1,7 @@
 """A checkpoint's tensors, read one at a time."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +43,7 @@ class Weights:
     @property
     def bytes(self) -> int:
         """Size of all tensors as stored."""
-        return sum(
-            math.prod(info.shape) * torch_dtype(info).itemsize
-            for _, info, _ in self._places.values()
-        )
+        return sum(info.bytes for _, info, _ in self._places.values())
 
     def dtype(self, name: str) -> torch.dtype:
         """A tensor's stored dtype.
@@ -101,15 +98,15 @@ def _version(path: Path) -> tuple[int, int, int]:
 
 def torch_dtype(info: TensorInfo) -> torch.dtype:
     """The torch dtype of a header entry."""
-    dtype: torch.dtype = getattr(torch, STORED_DTYPES[info.dtype])
+    dtype: torch.dtype = getattr(torch, STORED_DTYPES[info.dtype].name)
     return dtype
 
 
-def header_entry(tensor: torch.Tensor) -> TensorInfo:
-    """What a file's header says of such a tensor."""
-    name = str(tensor.dtype).removeprefix("torch.")
-    code = next(code for code, dtype in STORED_DTYPES.items() if dtype == name)
-    return TensorInfo(tuple(tensor.shape), code)
+def tensor_info(shape: Sequence[int], dtype: torch.dtype) -> TensorInfo:
+    """What a file's header says of a tensor of this shape and dtype."""
+    name = str(dtype).removeprefix("torch.")
+    code = next(code for code, stored in STORED_DTYPES.items() if stored.name == name)
+    return TensorInfo(tuple(shape), code)
 
 
 def check_finite(name: str, tensor: torch.Tensor, file: Path) -> None:

@@ -200,7 +200,7 @@ def undecided(recipe: Recipe, dtypes: Sequence[torch.dtype]) -> Iterator[tuple[s
     recipe's ``dtype`` and ours in float32: a tie in any of ``dtypes`` counts.
     """
     from morphing.merging.models import open_models
-    from morphing.sources.source import download
+    from morphing.sources.find import download
 
     if recipe.method not in _BOUNDARIES:
         return

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from morphing.merging.morph import Morpher
-from morphing.sources.source import Source, download
+from morphing.sources.find import download
+from morphing.sources.source import Source
 
 
 @pytest.fixture(autouse=True)

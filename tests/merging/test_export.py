@@ -18,7 +18,8 @@ from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
 from morphing.merging.writing import checkpoint_writer
 from morphing.merging.writing.checkpoint import export
-from morphing.sources.source import Source, download
+from morphing.sources.find import download
+from morphing.sources.source import Source
 from tests.merging.tiny import METHODS, recipe
 
 CPU = torch.device("cpu")
@@ -196,7 +197,7 @@ from morphing.errors import MorphingError
 from morphing.merging.writing.checkpoint import export
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
-from morphing.sources.source import download
+from morphing.sources.find import download
 
 torch.set_num_threads(1)
 base = download(sys.argv[1])

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from morphing.errors import MorphingError
 from morphing.merging.merge import merge_recipe, read_recipe
 from morphing.merging.recipe import Recipe
-from morphing.sources.source import Source, download
+from morphing.sources.find import download
+from morphing.sources.source import Source
 from morphing.sources.weights import Weights
 from tests.hub.server import RunningHub
 from tests.merging.tiny import LAYERS, save_tokenizer, tiny_llama

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
 from morphing.merging.writing.checkpoint import export
-from morphing.sources.source import Source, download
+from morphing.sources.find import download
+from morphing.sources.source import Source
 from tests.merging.tiny import recipe, save_family, save_tokenizer
 
 CPU = torch.device("cpu")

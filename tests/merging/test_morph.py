@@ -13,7 +13,8 @@ from morphing.errors import MorphingError
 from morphing.merging.models import Placement
 from morphing.merging.morph import Morpher, required_memory
 from morphing.merging.recipe import Recipe
-from morphing.sources.source import Source, download, inspect
+from morphing.sources.find import download, inspect
+from morphing.sources.source import Source
 from tests.merging.test_stores import save_lora
 from tests.merging.tiny import METHODS, recipe, save_family
 

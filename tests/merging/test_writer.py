@@ -17,8 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from morphing.errors import MorphingError
-from morphing.merging.writing.checkpoint_writer import partial_folder, tensor_info, write_checkpoint
+from morphing.merging.writing.checkpoint_writer import partial_folder, write_checkpoint
 from morphing.sources import local
+from morphing.sources.weights import tensor_info
 
 Tensors = dict[str, torch.Tensor]
 LAYER = 1000  # float32 numbers a tensor of `layers`

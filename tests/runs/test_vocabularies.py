@@ -36,7 +36,7 @@ def test_the_spec_must_say_whose_vocabulary_the_merges_have(tmp_path: Path) -> N
 @pytest.mark.parametrize("strategy", ["ps", "dfs"])
 @pytest.mark.parametrize(("choice", "rows"), [("union", 43), ("base", 40)])
 def test_the_merges_have_it(choice: str, rows: int, strategy: str, tmp_path: Path) -> None:
-    from morphing.sources.source import download
+    from morphing.sources.find import download
 
     search = {"space": {"strategy": strategy}}
     given = spec(tmp_path, tokenizer_source=choice, placement="disk", search=search)

@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreT
 
 from morphing.errors import MorphingError
 from morphing.sources.adapter import Adapter, load_adapter
-from morphing.sources.source import Source, download
+from morphing.sources.find import download
+from morphing.sources.source import Source
 from morphing.sources.weights import Weights
 from tests.merging.tiny import tiny_llama
 

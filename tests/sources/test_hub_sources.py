@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from morphing import zoo
 from morphing.errors import MorphingError
-from morphing.sources.source import download, inspect, pin, search_models
+from morphing.sources.find import download, inspect, pin, search_models
 from tests.hub.server import RunningHub
 
 
@@ -102,7 +102,7 @@ def test_a_cached_download_needs_no_network(repo: str) -> None:
         unused.bind(("127.0.0.1", 0))
         environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{unused.getsockname()[1]}"}
     code = (
-        "import sys; from morphing.sources.source import download, pin;"
+        "import sys; from morphing.sources.find import download, pin;"
         "print(download(pin(sys.argv[1])).folder)"
     )
     result = subprocess.run(
@@ -115,8 +115,8 @@ def test_a_cached_download_needs_no_network(repo: str) -> None:
 def test_no_network_is_one_sentence() -> None:
     code = (
         "from morphing.errors import MorphingError\n"
-        "from morphing.sources import source\n"
-        "for action in (source.pin, source.inspect, source.download, source.search_models):\n"
+        "from morphing.sources import find\n"
+        "for action in (find.pin, find.inspect, find.download, find.search_models):\n"
         "    try: action('org/name')\n"
         "    except MorphingError as error: print(error)\n"
     )
@@ -205,7 +205,7 @@ def test_search_finds_models_by_part_of_their_id(repo: str, hub: RunningHub) -> 
 def test_a_download_tells_how_far_it_is(hub: RunningHub, tmp_path: Path) -> None:
     """In a process of its own: the model must not be in the cache already."""
     code = (
-        "from morphing.sources.source import download\n"
+        "from morphing.sources.find import download\n"
         "download('morphing-zoo/word-games', None, lambda done, total: print(done, total))"
     )
     done = subprocess.run(

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from morphing import zoo
 from morphing.errors import MorphingError
 from morphing.sources.compatibility import check
-from morphing.sources.source import Inspection, TensorInfo, download, inspect, pin
+from morphing.sources.find import download, inspect, pin
+from morphing.sources.source import Inspection, TensorInfo
 
 WEIGHTS = {
     "model.embed_tokens.weight": torch.zeros(10, 4, dtype=torch.bfloat16),

@@ -13,9 +13,10 @@ from morphing.merging.models import GENERATION_CONFIG, Opened
 from morphing.merging.output import Output
 from morphing.merging.recipe import Recipe
 from morphing.merging.vocabulary.vocabulary import output_tokenizer
-from morphing.merging.writing.checkpoint_writer import tensor_info, write_checkpoint, write_json
+from morphing.merging.writing.checkpoint_writer import write_checkpoint, write_json
 from morphing.sources import metadata
 from morphing.sources.source import Source
+from morphing.sources.weights import tensor_info
 
 RECORD = "morphing.json"
 """What mergekit's schema cannot hold, such as the mask seed."""

@@ -19,7 +19,6 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,31 +26,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from morphing.errors import MorphingError, is_disk_full
-from morphing.sources.source import TensorInfo
+from morphing.sources.source import STORED_DTYPES, TensorInfo
+from morphing.sources.weights import tensor_info
 
 SHARD_BYTES = 2 * 2**30
 """Weights go into files of at most this size, unless one tensor is more."""
 
 _OTHER_BYTES = 64 * 2**20  # tokenizer and configuration, generously
 _CHUNK = 16 * 2**20
-_CODES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-_DTYPES = {code: dtype for dtype, code in _CODES.items()}
-
-
-def tensor_info(shape: Sequence[int], dtype: torch.dtype) -> TensorInfo:
-    """What `write_checkpoint` must know of a tensor ahead."""
-    return TensorInfo(tuple(shape), _CODES[dtype])
 
 
 def partial_folder(folder: Path) -> Path:
@@ -136,7 +118,7 @@ class _Shard:
 
     @property
     def tensor_bytes(self) -> int:
-        return sum(_bytes(info) for info in self.tensors.values())
+        return sum(info.bytes for info in self.tensors.values())
 
     @property
     def file_bytes(self) -> int:
@@ -148,11 +130,11 @@ def _shards(infos: Mapping[str, TensorInfo], shard_bytes: int, stem: str) -> lis
     groups: list[dict[str, TensorInfo]] = [{}]
     filled = 0
     for name, info in infos.items():
-        if groups[-1] and filled + _bytes(info) > shard_bytes:
+        if groups[-1] and filled + info.bytes > shard_bytes:
             groups.append({})
             filled = 0
         groups[-1][name] = info
-        filled += _bytes(info)
+        filled += info.bytes
     count = len(groups)
     files = [f"{stem}-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
     if count == 1:
@@ -170,9 +152,9 @@ def _shard(file: str, tensors: Mapping[str, TensorInfo]) -> _Shard:
     places: dict[str, int] = {}
     end = 0
     # Wider dtypes first, so that every tensor is aligned and can be mapped as it is.
-    for name in sorted(tensors, key=lambda name: -_DTYPES[tensors[name].dtype].itemsize):
+    for name in sorted(tensors, key=lambda name: -STORED_DTYPES[tensors[name].dtype].bytes):
         info = tensors[name]
-        places[name], end = end, end + _bytes(info)
+        places[name], end = end, end + info.bytes
         offsets = [places[name], end]
         entries[name] = {"dtype": info.dtype, "shape": info.shape, "data_offsets": offsets}
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
@@ -186,10 +168,6 @@ def _index(shards: Sequence[_Shard]) -> dict[str, Any]:
         "metadata": {"total_size": sum(shard.tensor_bytes for shard in shards)},
         "weight_map": {name: shard.file for shard in shards for name in shard.tensors},
     }
-
-
-def _bytes(info: TensorInfo) -> int:
-    return prod(info.shape) * _DTYPES[info.dtype].itemsize
 
 
 def _write_weights(
@@ -217,7 +195,7 @@ def _write_weights(
                 file.seek(start)
                 _write(file, _raw(tensor))
                 del tensor  # before the next one is made
-                done += _bytes(info)
+                done += info.bytes
                 progress(done, total)
             os.fsync(file.fileno())
         half.replace(model / shard.file)

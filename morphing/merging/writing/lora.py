@@ -11,9 +11,10 @@ import torch
 
 import morphing
 from morphing.errors import MorphingError
-from morphing.merging.writing.checkpoint_writer import tensor_info, write_checkpoint, write_json
+from morphing.merging.writing.checkpoint_writer import write_checkpoint, write_json
 from morphing.sources import metadata
 from morphing.sources.source import split_hub_name
+from morphing.sources.weights import tensor_info
 
 REPORT = "adapter_report.json"
 _PREFIX = "base_model.model."  # PEFT's, before every name of the base

@@ -9,7 +9,7 @@ import gradio as gr
 from morphing.errors import MorphingError
 from morphing.runs import launch
 from morphing.runs.prepare import create_run
-from morphing.sources.source import search_models
+from morphing.sources.find import search_models
 from morphing.ui import session
 from morphing.ui.cards import heading, pick_html
 from morphing.ui.compose import cards as cards

@@ -1,0 +1,104 @@
+"""Where models come from: the embedded zoo, a local folder, or the Hub.
+
+A name is ``zoo:<model>``, a path to a folder, or a Hub id ``org/name[@revision]``. The Hub's client
+is imported only for Hub ids.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from morphing import zoo
+from morphing.errors import MorphingError
+from morphing.sources import hub, local
+from morphing.sources.source import ZOO, Inspection, ModelHit, Source, split_hub_name
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def pin(name: str, token: str | None = None) -> str:
+    """The same model by a name whose content never changes.
+
+    A Hub id gets its commit, a folder becomes absolute, a zoo name stays.
+
+    Raises:
+        MorphingError: nothing has this name, or the Hub cannot be asked.
+    """
+    if name.startswith(ZOO):
+        _zoo_folder(name)
+        return name
+    if _is_folder(name):
+        return str(_folder(name))
+    repo, revision = split_hub_name(name)
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return name
+    return f"{repo}@{hub.commit(repo, revision, token)}"
+
+
+def inspect(name: str, token: str | None = None) -> Inspection:
+    """Read a model's headers and configuration; downloads nothing else.
+
+    Raises:
+        MorphingError: it cannot be had, or is of a kind that cannot be merged (pickled, quantised).
+    """
+    if name.startswith(ZOO):
+        return local.inspect_folder(name, _zoo_folder(name))
+    if _is_folder(name):
+        folder = _folder(name)
+        return local.inspect_folder(str(folder), folder)
+    return hub.inspect_repo(name, token)
+
+
+def download(
+    name: str,
+    token: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Source:
+    """Fetch what is needed to merge and run a model: weights, configuration, tokenizer, card.
+
+    Files already in the Hub's cache are not fetched again; a pinned name that is cached whole needs
+    no network. ``progress`` is called with the bytes of weights fetched and all of them.
+
+    Raises:
+        MorphingError: it cannot be had, or is of a kind that cannot be merged (pickled, quantised).
+    """
+    if name.startswith(ZOO):
+        folder = _zoo_folder(name)
+    elif _is_folder(name):
+        folder = _folder(name)
+        name = str(folder)
+    else:
+        folder = hub.download_repo(name, token, progress)
+    found = local.inspect_folder(name, folder)
+    return Source(name, folder, found.base_models, found.adapter)
+
+
+def search_models(query: str, token: str | None = None, limit: int = 20) -> list[ModelHit]:
+    """Models on the Hub whose id contains ``query``, most downloaded first.
+
+    Raises:
+        MorphingError: the Hub cannot be asked.
+    """
+    return hub.search(query, token, limit)
+
+
+def _is_folder(name: str) -> bool:
+    path = Path(name).expanduser()
+    return bool(name) and (path.is_absolute() or name.startswith(".") or path.is_dir())
+
+
+def _folder(name: str) -> Path:
+    path = Path(name).expanduser().resolve()
+    if not path.is_dir():
+        raise MorphingError(f"There is no folder {path}: give the folder of a saved model.")
+    return path
+
+
+def _zoo_folder(name: str) -> Path:
+    short = name.removeprefix(ZOO)
+    if short not in zoo.MODELS:
+        raise MorphingError(
+            f"The zoo has no model {name!r}: choose one of"
+            f" {', '.join(ZOO + model for model in zoo.MODELS)}."
+        )
+    return zoo.model_folder(short)
