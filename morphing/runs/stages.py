@@ -22,6 +22,7 @@ from morphing.merging.recipe import Recipe
 from morphing.runs.spec import RunSpec
 from morphing.runs.trial import write_atomically
 from morphing.search.path_space import PathSpace
+from morphing.search.samplers import SAMPLERS
 from morphing.search.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from morphing.runs.run import Run
     from morphing.runs.workbench import Progress, Workbench
 
-_EVERYWHERE = ("qlognehvi", "mmmo", "sobol")
-"""Samplers whose proposals do not stay near a space's start."""
 STAGE_MODEL = "stage:ps"
 """What recipes of a second stage call the best merge of the first."""
 
@@ -167,7 +166,7 @@ def _check_patterns(spec: RunSpec, spaces: list[Space]) -> None:
 def _check_lengths(space: PathSpace, sampler: str) -> None:
     """Samplers that look everywhere, and not about the start alone, switch every other slot on."""
     usual = space.slots // 2
-    if sampler in _EVERYWHERE and usual >= space.longest:
+    if SAMPLERS[sampler].everywhere and usual >= space.longest:
         raise MorphingError(
             f"The sampler {sampler} tries paths of about {usual} layers, of {space.slots} slots,"
             f" and {space.longest} at most are tried: lower search.space.repeats, or choose the"

@@ -453,3 +453,27 @@ def test_constraints_rank_last() -> None:
             study.tell(trial, sum(trial.params.values()))
         kept = [trial.params["x0"] <= 1.0 for trial in study.trials]
         assert np.mean(kept[-20:]) > 0.6
+
+
+def test_every_sampler_of_the_table_is_a_class_of_the_module_with_its_name() -> None:
+    for name, sampler in SAMPLERS.items():
+        made = make_sampler(name, 0)
+        assert (sampler.name, type(made).__name__) == (name, sampler.class_name)
+        assert type(made).__module__ == f"morphing.search.samplers.{name}"
+        assert sampler.title and sampler.sentence.endswith(".")
+
+
+def test_a_kernel_of_another_form_than_the_acquisitions_is_refused() -> None:
+    import torch
+    from botorch.models import SingleTaskGP
+    from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
+
+    from morphing.search.samplers.ehvi import hyperparameters
+    from morphing.search.samplers.surrogate import fit_processes
+
+    x = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    y = (x - 0.3).square()
+    assert hyperparameters(fit_processes(x, y))[0].shape == (1, 1, 1)
+    for kernel in (RBFKernel(), MaternKernel(nu=1.5), ScaleKernel(MaternKernel(nu=2.5))):
+        with pytest.raises(TypeError, match="Matern 5/2"):
+            hyperparameters(SingleTaskGP(x, y, covar_module=kernel, outcome_transform=None))

@@ -1,14 +1,33 @@
 """Expected hypervolume improvement of one point, exactly, in logarithms.
 
-Under independent Gaussian posteriors the improvement is a sum over the boxes (l, u) that no known
-point dominates: a point f adds the volume of its part in each, prod_k (min(f_k, u_k) - l_k)+, whose
-expectation is prod_k (E(f_k - l_k)+ - E(f_k - u_k)+) (Yang et al. 2019, Multi-Objective Bayesian
-Global Optimization using EHVI gradient). BoTorch's analytic EHVI expands each product into 2^m
-terms; its Monte Carlo one doubles with every point that is waited for. Logarithms keep a gradient
-where the improvement is next to nothing (Ament et al. 2023, arXiv 2310.20708).
+The part of objective space that no known point dominates is cut into boxes (l, u) (`boxes`). A new
+point f adds to the hypervolume the part of each box that lies below f:
 
-Where values are noisy, the front is not known: noisy EHVI (Daulton et al. 2021, arXiv 2105.08195)
-averages the improvement over `draws` of the noiseless values. Given a draw the rest is exact again.
+    HVI(f) = sum over boxes of prod_k (min(f_k, u_k) - l_k)+                                    (1)
+
+Under independent Gaussian posteriors f_k ~ N(mu_k, sigma_k^2) the expectation of a product is the
+product of expectations, and min(f, u) - l above 0 is (f - l)+ - (f - u)+:
+
+    EHVI = sum over boxes of prod_k (E(f_k - l_k)+ - E(f_k - u_k)+)                             (2)
+    E(f - b)+ = sigma h((mu - b) / sigma),  h(u) = phi(u) + u Phi(u)                            (3)
+
+(Yang et al. 2019, Multi-Objective Bayesian Global Optimization using Expected Hypervolume
+Improvement Gradient, whose function psi, equation 19, is (3) for minimised values.) BoTorch's
+analytic EHVI expands each product into 2^m terms; (2) needs none of them. Everything is computed in
+logarithms, which keep a gradient where the improvement is next to nothing (Ament et al. 2023, arXiv
+2310.20708):
+
+    log EHVI = logsumexp over boxes of sum_k (log a_k + log(1 - exp(log b_k - log a_k)))        (4)
+
+with a_k = E(f_k - l_k)+ and b_k = E(f_k - u_k)+.
+
+Where scores are noisy the front itself is uncertain. Noisy EHVI (Daulton et al. 2021, arXiv
+2105.08195) averages the improvement over draws of the noiseless values; given a draw, (4) holds:
+
+    log NEHVI = log(1 / draws) + logsumexp over the boxes of all draws of the summand of (4)    (5)
+
+The Gaussian processes' posterior is that of Rasmussen and Williams 2006 (GPML): algorithm 2.1, with
+the Matern 5/2 kernel, their equation 4.17.
 """
 
 import math
@@ -67,6 +86,7 @@ class LogEHVI(AcquisitionFunction):
             lengthscale, constant = hyperparameters(model)
             lower, upper, draw = _boxes(values[:, :, counted].transpose(1, 2), reference)
             kept = values[: int(draw.max()) + 1]
+            # GPML, algorithm 2.1: L = chol(K + noise), alpha = (K + noise)^-1 (y - mean).
             covariance = _kernel(x, x, lengthscale) + torch.diag_embed(noise)
             root = torch.linalg.cholesky(covariance)
             weights = torch.cholesky_solve((kept - constant).permute(1, 2, 0), root)
@@ -81,6 +101,7 @@ class LogEHVI(AcquisitionFunction):
 
     def posterior(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Means (m, b, draws) and deviations (m, b) of noiseless values at points (b, d)."""
+        # GPML, algorithm 2.1: mean + k alpha, and 1 - |L^-1 k|^2 (the kernels' variance is 1).
         cross = _kernel(points, self.x, self.lengthscale)  # (m, b, n)
         solved = torch.linalg.solve_triangular(self.root, cross.transpose(1, 2), upper=False)
         deviation = (1 - solved.square().sum(dim=1)).clamp_min(1e-9).sqrt()
@@ -92,12 +113,12 @@ class LogEHVI(AcquisitionFunction):
         mean, deviation = self.posterior(X.squeeze(-2))
         mean = mean[:, :, self.draw].permute(1, 2, 0)  # (b, boxes, m)
         scale = deviation.T[:, None]
-        above_lower = _log_expected_excess(mean, scale, self.lower)
-        above_upper = _log_expected_excess(mean, scale, self.upper)
+        above_lower = _log_expected_excess(mean, scale, self.lower)  # log a of (4)
+        above_upper = _log_expected_excess(mean, scale, self.upper)  # log b of (4)
         # The sides of a box may be equal to rounding: then its logarithm would be infinite.
         share = log1mexp((above_upper - above_lower).clamp_max(-_THINNEST))
         boxes = (above_lower + share).sum(dim=-1)
-        return boxes.logsumexp(dim=-1) - math.log(self.weights.shape[-1])
+        return boxes.logsumexp(dim=-1) - math.log(self.weights.shape[-1])  # (5)
 
 
 def maximise(
@@ -142,10 +163,26 @@ def non_dominated(x: Tensor, values: Tensor) -> Tensor:
 
 
 def hyperparameters(model: "SingleTaskGP") -> tuple[Tensor, Tensor]:
-    """Lengthscales (m, 1, d) and constant means (m, 1) of fitted processes."""
-    lengthscale = model.covar_module.lengthscale
+    """Lengthscales (m, 1, d) and constant means (m, 1) of fitted processes.
+
+    Raises:
+        TypeError: the processes have another kernel than `_kernel`, or another mean than a
+        constant,
+            so that their posterior would not be the one computed here. A later BoTorch may change
+            what it makes.
+    """
+    from gpytorch.kernels import MaternKernel
+    from gpytorch.means import ConstantMean
+
+    kernel, mean = model.covar_module, model.mean_module
+    if type(kernel) is not MaternKernel or kernel.nu != 2.5 or type(mean) is not ConstantMean:
+        raise TypeError(
+            "The processes must have a plain Matern 5/2 kernel and a constant mean; they have"
+            f" {type(kernel).__name__} and {type(mean).__name__}."
+        )
+    lengthscale = kernel.lengthscale
     lengthscale = lengthscale.reshape(-1, 1, lengthscale.shape[-1]).detach()
-    return lengthscale, model.mean_module.constant.reshape(-1, 1).detach()
+    return lengthscale, mean.constant.reshape(-1, 1).detach()
 
 
 def noise_of(model: "SingleTaskGP", count: int) -> Tensor:
@@ -158,7 +195,22 @@ def noise_of(model: "SingleTaskGP", count: int) -> Tensor:
 def draws(
     model: "SingleTaskGP", x: Tensor, z: Tensor, running: Tensor, count: int, seed: int
 ) -> Tensor:
-    """Noiseless values (count, m, n + r) at x (n, d) and running (r, d), given z (n, m) at x."""
+    """Draws of the noiseless values at all points, for (5).
+
+    The joint posterior of GPML, equations 2.23 and 2.24, by the Cholesky factor of its covariance
+    and quasi-random normal numbers.
+
+    Args:
+        model: processes of `surrogate.fit_processes`.
+        x: (n, d) evaluated points.
+        z: (n, m) their z-scored values.
+        running: (r, d) points that are being evaluated.
+        count: how many draws.
+        seed: of the normal numbers.
+
+    Returns:
+        (count, m, n + r) values, first of the evaluated points, then of the running ones.
+    """
     lengthscale, constant = hyperparameters(model)
     known = torch.cat([x, running])
     prior = _kernel(known, known, lengthscale)
@@ -178,7 +230,11 @@ def draws(
 
 
 def _kernel(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:
-    """Matern 5/2 kernels (m, len(a), len(b)) of points, by lengthscales (m, 1, d)."""
+    """Matern 5/2 kernels (m, len(a), len(b)) of points, by lengthscales (m, 1, d).
+
+    GPML, equation 4.17: (1 + sqrt(5) r + 5 r^2 / 3) exp(-sqrt(5) r), with r the distance in
+    lengthscales.
+    """
     a, b = a / lengthscale, b / lengthscale
     sums = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
     # The square root has no gradient at 0.
@@ -201,15 +257,19 @@ def _boxes(values: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _log_expected_excess(mean: Tensor, deviation: Tensor, bound: Tensor) -> Tensor:
-    """log E max(f - bound, 0) for f ~ N(mean, deviation^2)."""
+    """log E(f - bound)+ for f ~ N(mean, deviation^2): equation (3)."""
     return _log_excess((mean - bound) / deviation) + deviation.log()
 
 
 def _log_excess(u: Tensor) -> Tensor:
-    """log(phi(u) + u Phi(u)), and its gradient, for any finite u.
+    """log h(u) of (3), h(u) = phi(u) + u Phi(u), with a finite gradient for any finite u.
 
-    Below -1 the sum is phi(u) (1 - |u| M(|u|)) with Mills' ratio M, which erfcx gives without
-    cancelling; where 1 - |u| M is lost to rounding it is 1 / u^2 to 1e-8.
+    Computed in three ranges, as Ament et al. 2023 do (arXiv 2310.20708, section 4.1):
+
+    - u > -1: as it stands;
+    - below: h = phi(u) (1 - |u| M(|u|)), where M(v) = (1 - Phi(v)) / phi(v) = sqrt(pi / 2)
+      erfcx(v / sqrt(2)) is Mills' ratio, which has no cancellation;
+    - below -10^4, where 1 - |u| M is lost to rounding: 1 / u^2, which is right to 1e-8.
     """
     near = u.clamp_min(-1)
     usual = torch.exp(-0.5 * near.square()) / _ROOT_TAU + near * torch.special.ndtr(near)

@@ -1,17 +1,41 @@
 """MM-MO: model merging by multi-objective Bayesian optimisation (arXiv 2407.00487).
 
-The constants are those of the authors' published code. Three things differ from it:
+Ten uniform trials, then batches of five. For a batch (the names are the paper's):
 
-- Its reference point comes from raw scores while its models are z-scored, so its acquisition can
-  be flat at zero. Ours is `pareto.reference_point`, z-scored like the values: the hypervolume
-  improved is the one shown. It stays where the initial trials put it; the minimum of all trials
-  would sink with every extreme tried and make the next extreme worth more.
-- It maximises qEHVI by Monte Carlo, the points chosen before counted by inclusion and exclusion
-  over their subsets: 2^10 - 1 of them for q = 10, minutes for a batch at four objectives. We use
-  the exact expected improvement of one point (independent Gaussians need no samples; Yang et al.
-  2019, eq. 19) and take each chosen point as observed at its posterior mean before choosing the
-  next (the kriging believer, Ginsbourger et al. 2010).
-- It identifies a configuration by values rounded to two decimals; we don't.
+1. a Gaussian process for each objective learns from all trials before the batch;
+2. ten candidates are chosen by expected hypervolume improvement (the acquisition strategy);
+3. *weak-to-strong*: each candidate is crossed with a mutant of the five best trials,
+   mutant = clip(a + 0.5 (b - c)), each coordinate taken from it with probability 0.5;
+4. *Fisher screening*: of the ten, the five with the lowest information
+   I(x) = sum over objectives of 1 / sigma^2(x) are tried.
+
+The constants are those of the authors' published code. All that differs from that code:
+
+- **Reference point.** Theirs is the minimum of the first scores in percent, times 0.9, beside
+  z-scored models, so that the acquisition can be zero everywhere. Ours is the one that the shown
+  hypervolume counts from (else `pareto.reference_point`), z-scored like the values. It stays where
+  the initial trials put it: the minimum of all trials would sink with every extreme that is tried
+  and make the next extreme worth more.
+- **Acquisition.** Theirs is qEHVI by 128 Monte Carlo samples; it counts the points chosen before by
+  inclusion and exclusion over their subsets, 2^10 - 1 for ten, minutes for a batch at four
+  objectives. Ours is the exact expected improvement of one point (`ehvi`), and each chosen point is
+  taken as observed at its posterior mean before the next is chosen (the kriging believer,
+  Ginsbourger et al. 2010).
+- **Starts of the optimiser.** 512 raw samples and 10 restarts as theirs, but half of the samples
+  are members of the front with some coordinates moved, and L-BFGS stops after 60 steps.
+- **Kernel.** Matern 5/2 under BoTorch's dimension-scaled prior. Theirs is the default of BoTorch's
+  SingleTaskGP, in today's versions a squared exponential.
+- **Fitting.** One process after the other, at most 100 steps each, not all together to convergence.
+- **Noise.** The variances of scores are known (they are shares of so many samples) and are given to
+  the processes. Theirs find one noise level for each objective.
+- **Objectives that were equal in all trials** are left out of a batch. Theirs are divided by zero.
+- **Identity.** Theirs takes configurations that agree to two decimals for the same one and drops
+  it. Ours does not, and a batch always has its five trials.
+- **Sparsity** is relative to the base's size, with the head counted (docs/architecture.md); theirs
+  is the plain sum without the head. Orders of recipes are the same but for the head.
+- **Failures.** Trials that failed or were given up early teach the processes nothing. With fewer
+  than two trials to learn from, proposals stay uniform.
+- **Budget.** Theirs is four batches; ours is as many as the search has.
 """
 
 from typing import TYPE_CHECKING, Any, Literal

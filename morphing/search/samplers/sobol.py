@@ -11,7 +11,11 @@ from morphing.search.samplers.history import HistorySampler, derive_seed, from_u
 
 
 class SobolSampler(HistorySampler):
-    """Point number ``slot`` of Owen-scrambled Sobol points (Joe and Kuo 2008's directions)."""
+    """Point number ``slot`` of a scrambled Sobol sequence.
+
+    The sequence is SciPy's: Joe and Kuo's directions (2008), scrambled by a random linear matrix
+    and a digital shift (Matousek 1998), not by Owen's nested permutations.
+    """
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

@@ -7,6 +7,7 @@ from morphing.benchmarks.benchmark import Benchmark
 from morphing.devices import DEVICES, resolve_device
 from morphing.errors import MorphingError
 from morphing.runs.spec import MEASURES
+from morphing.search.samplers import SAMPLERS
 from morphing.sources.source import Inspection, ModelHit
 from morphing.ui.cards import chip, duration, empty, grid, link, option, pill, readable, short_name
 from morphing.ui.compose.choice import Choice, Role, Settings, addable, count_numbers, inspected
@@ -15,7 +16,6 @@ from morphing.ui.compose.words import (
     KINDS,
     METHOD_GROUPS,
     METHODS,
-    SAMPLERS,
     STRATEGIES,
     USUAL_SAMPLERS,
     ZOO_MODELS,
@@ -187,8 +187,13 @@ def samplers(choice: Choice) -> str:
     """The samplers, one chosen: the usual ones, and the rest to unfold."""
 
     def cards(keys: Iterable[str]) -> str:
+        known = (SAMPLERS[key] for key in keys)
         return grid(
-            (option("sampler", key, *SAMPLERS[key], key == choice.sampler) for key in keys), "four"
+            (
+                option("sampler", s.name, s.title, s.sentence, s.name == choice.sampler)
+                for s in known
+            ),
+            "four",
         )
 
     others = [key for key in SAMPLERS if key not in USUAL_SAMPLERS]
@@ -221,7 +226,7 @@ def summary(choice: Choice, settings: Settings, token: str | None) -> str:
     lines = [
         (f"{len(choice.sources)} sources", f"onto {short_name(choice.base)}"),
         (made, f"{then}{counted}"),
-        (SAMPLERS[choice.sampler][0], f"proposes {settings.evaluations} recipes{shared}"),
+        (SAMPLERS[choice.sampler].title, f"proposes {settings.evaluations} recipes{shared}"),
         (f"{objectives} objectives", f"to trade off{report}"),
         (f"{readable(answers)} answers", f"to score{time}"),
     ]

@@ -15,9 +15,10 @@ from morphing.runs.spec import MEASURES, SOURCES, SPARSITY, RunSpec, parse_spec,
 from morphing.runs.stages import stages
 from morphing.search.options import Strategy
 from morphing.search.ranges import refusal
+from morphing.search.samplers import SAMPLERS
 from morphing.sources.find import inspect
 from morphing.sources.source import Inspection
-from morphing.ui.compose.words import DEFAULT_SAMPLER, DEPTHS, METHODS, SAMPLERS, STRATEGIES
+from morphing.ui.compose.words import DEFAULT_SAMPLER, DEPTHS, METHODS, STRATEGIES
 from morphing.ui.session import check_model
 from morphing.zoo import MODELS
 

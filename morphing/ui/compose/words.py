@@ -29,22 +29,6 @@ METHOD_GROUPS = {
     "Work on a single source": ("nearswap", "passthrough"),
 }
 """The methods that are shown on demand; the others are the usual ones."""
-SAMPLERS = {
-    "qlognehvi": (
-        "Bayesian (noisy EHVI)",
-        "Learns from every score and how sure it is; best with a small budget.",
-    ),
-    "mmmo": ("MM-MO", "Bayesian too, five recipes at a time, as its paper has it."),
-    "evolve": (
-        "Evolution",
-        "The evolutionary merge paper's CMA-ES towards the best sum of scores.",
-    ),
-    "nsga2": ("NSGA-II", "Breeds a population; pays off from some hundred evaluations."),
-    "nsga3": ("NSGA-III", "Like NSGA-II, spread out better over many objectives."),
-    "cmaes": ("CMA-ES", "Evolution towards the best weighted sum, in small generations."),
-    "sobol": ("Sobol", "Covers the space evenly and learns nothing: a yardstick."),
-    "random": ("Random", "Draws at random: the baseline to beat."),
-}
 DEFAULT_SAMPLER = SearchOptions().sampler
 USUAL_SAMPLERS = tuple(dict.fromkeys((DEFAULT_SAMPLER, "mmmo", "evolve", "nsga2")))
 """The samplers that are shown at once, the default first; the others unfold."""
