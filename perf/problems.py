@@ -186,7 +186,7 @@ class _ZooModels:
         self.base_norm = float(sum(t.abs().sum() for t in shared.values() if t.is_floating_point()))
 
     def relevance(self, space: "SearchSpace") -> dict[str, float]:
-        """The norm of the task vectors' tensors a number scales, as `Workbench.relevance`."""
+        """The norm of the task vectors' tensors a number scales, as `runs.relevance`."""
         squares = dict.fromkeys(space.distributions(), 0.0)
         for source in space.sources:
             for tensor, norm in self._morpher.engine.change_norms(source, space.base).items():

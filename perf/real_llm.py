@@ -95,9 +95,10 @@ def search(hub: Path, folder: Path, *, quick: bool) -> dict[str, Any]:
 
 def figures(run: "Run", facts: dict[str, Any]) -> dict[str, Any]:
     """All that the report says, as plain data."""
+    from morphing.runs.figures import figures_of
     from morphing.runs.selection import selection
 
-    found, chosen = run.figures(), selection(run)
+    found, chosen = figures_of(run), selection(run)
     assert chosen is not None
     times: dict[str, float] = {}
     trials = run.complete()

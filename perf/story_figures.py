@@ -269,7 +269,7 @@ def _estimates(holdout: Holdout, names: Sequence[str], rivals: Sequence[str]) ->
 def _about(run: "Run", trial: "Trial") -> dict[str, Any]:
     """Which trial it is, and its recipe as far as a line can say it."""
     from morphing.merging.paths import describe, read_path
-    from morphing.runs.stages import stage_model
+    from morphing.runs.stage_model import stage_model
 
     path = read_path(trial.recipe)
     about: dict[str, Any] = {"trial": trial.number, "path": describe(path) if path else None}
@@ -297,7 +297,7 @@ def _front(run: "Run", budget: int) -> dict[str, Any]:
 
 def _hypervolume(run: "Run", measured_by: "Run", budget: int) -> float:
     """Of the trials scored whole, on the scales of ``measured_by``."""
-    from morphing.runs.objectives import scales
+    from morphing.runs.scales import scales
     from morphing.search import pareto
 
     values = [trial.values for trial in complete(run, budget)]

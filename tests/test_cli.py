@@ -12,7 +12,7 @@ import yaml
 from morphing import zoo
 from morphing.benchmarks.benchmark import get_benchmark, read_benchmark
 from morphing.benchmarks.data.samples import load_samples
-from morphing.runs.trial import read_outputs
+from morphing.runs.outputs import read_outputs
 
 
 def morphing(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -153,6 +153,7 @@ def front(
 ) -> None:
     """Print a run's Pareto front."""
     from morphing.cli.terminal import front_data, print_front, step_bar
+    from morphing.runs.figures import figures_of
     from morphing.runs.workbench import Workbench
 
     allow_code(code)
@@ -161,7 +162,7 @@ def front(
         with step_bar() as progress:
             bench = Workbench(opened, progress=progress)
             bench.reference_results("holdout", progress)
-            for number in opened.figures().front:
+            for number in figures_of(opened).front:
                 bench.holdout_results(number, progress)
     if as_json:
         typer.echo(json.dumps(front_data(opened), ensure_ascii=False, indent=2))

@@ -58,8 +58,8 @@ def evaluate(
     """Score one model or adapter by itself."""
     from morphing.cli.tables import print_scores, scores_data
     from morphing.cli.terminal import step_bar
+    from morphing.runs.outputs import write_outputs
     from morphing.runs.single import load_single
-    from morphing.runs.trial import write_outputs
 
     allow_code(code)
     if outputs is not None and not outputs.name.endswith((".jsonl", ".jsonl.gz")):

@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from morphing.benchmarks.find import CONTAMINATION
-from morphing.runs.figures import Figures
+from morphing.runs.figures import Figures, figures_of
 from morphing.runs.objectives import shown_value, signs
 from morphing.runs.selection import Interval, Selection, selection
 from morphing.runs.trial import Trial
 
 if TYPE_CHECKING:
     from morphing.merging.writing.lora import AdapterReport
+    from morphing.runs.progress import Progress
     from morphing.runs.run import Run
-    from morphing.runs.workbench import Progress
 
 
 def _progress(
@@ -124,7 +124,7 @@ def _outcome(run: Run, trial: Trial) -> str:
 
 def front_data(run: Run) -> dict[str, object]:
     """All that `print_front` says and more, as plain data; values are natural."""
-    figures, names = run.figures(), run.spec.objectives
+    figures, names = figures_of(run), run.spec.objectives
     chosen = selection(run)
     return {
         "run": run.name,
@@ -165,7 +165,7 @@ def front_data(run: Run) -> dict[str, object]:
 
 def print_front(run: Run) -> None:
     """The front on the search split and, where it has been scored there, on the holdout."""
-    figures = run.figures()
+    figures = figures_of(run)
     if figures.remark:
         print(figures.remark)
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from morphing.merging.recipe import Recipe
 from morphing.publishing.facts import CardFacts, ObjectiveLine, ScoreLine, Standing
 from morphing.publishing.names import block, code, escape, hub_id, label, one_line, public
-from morphing.runs.stages import STAGE_MODEL
+from morphing.runs.stage_model import STAGE_MODEL
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

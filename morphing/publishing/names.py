@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from morphing import zoo
-from morphing.runs.stages import STAGE_MODEL
+from morphing.runs.stage_model import STAGE_MODEL
 
 ZOO = "zoo:"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?", re.ASCII)

@@ -15,11 +15,14 @@ from morphing.publishing.card import write_card
 from morphing.publishing.facts import CardFacts, ObjectiveLine, ScoreLine, Standing
 from morphing.publishing.push import check_push, push
 from morphing.runs import selection
-from morphing.runs.objectives import Scales, shown_value
+from morphing.runs.figures import figures_of
+from morphing.runs.objectives import shown_value
+from morphing.runs.progress import Progress, quiet
 from morphing.runs.run import Part, Run
-from morphing.runs.stages import STAGE_MODEL, stage_model
+from morphing.runs.scales import Scales
+from morphing.runs.stage_model import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
-from morphing.runs.workbench import Progress, Workbench, quiet
+from morphing.runs.workbench import Workbench
 from morphing.sources.find import inspect
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ def card_facts(run: Run, number: int, title: str, token: str | None = None) -> C
         MorphingError: the run has no such completed trial.
     """
     trial = run.trial(number)
-    spec, figures = run.spec, run.figures()
+    spec, figures = run.spec, figures_of(run)
     chosen = selection.selection(run, [number])
     own = chosen.of_trial(number) if chosen else None
     models = {model.name: model for model in chosen.models} if chosen else {}

@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.runs.objectives import (
-    EXACT,
-    best_of,
-    measures,
-    scales,
-    values_by_name,
-    variances,
-)
+from morphing.runs.objectives import EXACT, best_of, measures, values_by_name, variances
+from morphing.runs.progress import Progress, quiet
 from morphing.runs.racing import Racer, is_beaten
 from morphing.runs.run import Run
+from morphing.runs.scales import scales
 from morphing.runs.spec import RunSpec
 from morphing.runs.trial import Result, Trial
-from morphing.runs.workbench import Progress, Workbench, join, quiet
+from morphing.runs.workbench import Workbench, join
 
 if TYPE_CHECKING:
     from morphing.benchmarks.evaluate import Output, Score

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from morphing.runs.objectives import Scales, best_of, bounds_told, fixed_scales, signs
+from morphing.runs.objectives import best_of, signs
+from morphing.runs.scales import Scales, bounds_told, fixed_scales
 from morphing.runs.trial import Trial
 from morphing.search import pareto
 

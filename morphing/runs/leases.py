@@ -24,7 +24,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from morphing.errors import MorphingError
-from morphing.runs.trial import write_atomically
+from morphing.runs.files import write_atomically
 
 GRACE_VARIABLE = "MORPHING_GRACE_SECONDS"
 """Environment variable: for how many seconds a silent worker is taken to be alive; 60 by default.

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from morphing.errors import MorphingError, is_disk_full
 from morphing.runs.evaluation import Evaluation, evaluate_recipe
+from morphing.runs.figures import figures_of
 from morphing.runs.leases import (
     Lease,
     hours_of_work,
@@ -21,15 +22,18 @@ from morphing.runs.leases import (
     read_workers,
 )
 from morphing.runs.liveness import Heartbeats, LeaseLiveness
-from morphing.runs.objectives import scales
+from morphing.runs.outputs import write_outputs
+from morphing.runs.progress import Stopwatch
 from morphing.runs.proposal import propose
 from morphing.runs.queue import Claim, Queue
+from morphing.runs.relevance import relevance_of
 from morphing.runs.run import REQUEST, Run
+from morphing.runs.scales import scales
+from morphing.runs.second_stage import open_stage
 from morphing.runs.seeds import Seed, seed_trials
-from morphing.runs.stages import Stage, open_stage, stages
+from morphing.runs.stages import Stage, stages
 from morphing.runs.storage import place_of, plain_failures
-from morphing.runs.trial import write_outputs
-from morphing.runs.workbench import Stopwatch, Workbench
+from morphing.runs.workbench import Workbench
 from morphing.search.samplers import make_sampler
 
 if TYPE_CHECKING:
@@ -150,7 +154,7 @@ class Loop:
 
         spec, fixed = self.run.spec, scales(self.run)
         with self._one_at_a_time("relevance"):
-            relevance = workbench.relevance(stage.space)
+            relevance = relevance_of(workbench, stage.space)
         return Problem(
             objectives=spec.objectives,
             tasks=tuple(use.declaration.name for use in spec.tasks),
@@ -260,7 +264,7 @@ class Loop:
                 return f"ended after {search.hours:g} hours of work"
             if search.gpu_hours and hours_together(workers) >= search.gpu_hours:
                 return f"ended after {search.gpu_hours:g} hours of all workers together"
-        if search.stalled and self.run.figures().stalled >= search.stalled:
+        if search.stalled and figures_of(self.run).stalled >= search.stalled:
             return f"ended after {search.stalled} evaluations in a row without hypervolume"
         return ""
 

@@ -6,82 +6,24 @@ multiplies by :func:`signs`, or works on values that :meth:`Scales.normalise` br
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from morphing.errors import MorphingError
-from morphing.runs.spec import MEASURES, SOURCES, SPARSITY, Constraint, RunSpec
-from morphing.runs.trial import Trial, write_atomically
+from morphing.runs.spec import MEASURES, SPARSITY, RunSpec
+from morphing.runs.trial import Trial
 from morphing.search import pareto
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from morphing.benchmarks.evaluate import Score
-    from morphing.runs.run import Run
 
 PARAMETERS, LAYERS, TOKENS, THROUGHPUT = (name for name in MEASURES if name != SPARSITY)
 EXACT = frozenset({SPARSITY, PARAMETERS, LAYERS})
 """Measures that are a model's own, whatever samples it is scored on."""
-
-_MARGIN = 0.1
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A constraint in numbers: ``on``'s natural value is at least ``low`` and at most ``high``."""
-
-    on: str
-    low: float | None = None
-    high: float | None = None
-
-    def limits(self, shown: Callable[[float], str]) -> str:
-        """Both in words, as ``shown`` shows a value of ``on``."""
-        parts = [f"at least {shown(self.low)}"] if self.low is not None else []
-        parts += [f"at most {shown(self.high)}"] if self.high is not None else []
-        return " and ".join(parts)
-
-
-@dataclass(frozen=True)
-class Scales:
-    """What a run's hypervolume is measured by, and its constraints; fixed before its first trial.
-
-    ``reference`` and ``ideal`` are (m,), natural, in the objectives' order. Per objective the
-    scale goes from 0 at ``reference``, a little worse than the worst of base and sources, to 1 at
-    ``ideal``, the best of them; so a hypervolume of 1 is what a model as good as the best of them
-    in everything at once would have alone. The same models, samples and objectives have the same
-    scales, so hypervolumes of their runs can be compared.
-    """
-
-    reference: tuple[float, ...]
-    ideal: tuple[float, ...]
-    bounds: tuple[Bound, ...] = ()
-
-    def normalise(self, values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
-        """Natural values (n, m) on the scales: (n, m), all maximised."""
-        reference, ideal = np.array(self.reference), np.array(self.ideal)
-        return (np.asarray(values, dtype=float) - reference) / (ideal - reference)
-
-    def slacks(self, values: Mapping[str, float]) -> tuple[float, ...]:
-        """By how much each bound is broken, natural values by name given; at most 0 if it is kept.
-
-        A bound's ``low`` comes before its ``high``.
-        """
-        found = []
-        for bound in self.bounds:
-            value = values[bound.on]
-            if bound.low is not None:
-                found.append(bound.low - value)
-            if bound.high is not None:
-                found.append(value - bound.high)
-        return tuple(found)
 
 
 def signs(spec: RunSpec) -> np.ndarray:
@@ -162,11 +104,6 @@ def _spread(values: Iterable[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / max(len(values), 1)
 
 
-def bounds_told(spec: RunSpec, scales: Scales) -> tuple[str, ...]:
-    """The constraints in words."""
-    return tuple(f"{b.on} {b.limits(partial(shown_value, spec, b.on))}" for b in scales.bounds)
-
-
 def shown_value(spec: RunSpec, name: str, value: float) -> str:
     """A natural value as text: shares in percent, other scores and measures in their own units."""
     if name == SPARSITY:
@@ -179,79 +116,3 @@ def shown_value(spec: RunSpec, name: str, value: float) -> str:
         return f"{value:.1f}"
     share = all(u.declaration.share for u in spec.benchmarks if u.declaration.name == name)
     return f"{100 * value:.1f}" if share else f"{value:.4f}"
-
-
-# --- scales --------------------------------------------------------------------------------------
-
-
-def scales(run: Run) -> Scales:
-    """The run's scales, fixed now if they are not yet: ``scales.json``, written once.
-
-    Raises:
-        MorphingError: base and sources have not all been scored on the search split.
-    """
-    if (known := fixed_scales(run)) is not None:
-        return known
-    references = run.reference_values()
-    if missing := {run.spec.base, *run.spec.sources} - set(references):
-        raise MorphingError(
-            f"The run {run.name} has no scores of {min(missing)} yet, by which objectives are"
-            " scaled: start the search, it scores base and sources first."
-        )
-    made = make_scales(run.spec, references)
-    data = {"objectives": run.spec.objectives, **asdict(made)}
-    write_atomically(_path(run), json.dumps(data, ensure_ascii=False).encode())
-    return made
-
-
-def fixed_scales(run: Run) -> Scales | None:
-    """The run's scales; None before they were fixed."""
-    if not _path(run).exists():
-        return None
-    data = json.loads(_path(run).read_text(encoding="utf-8"))
-    bounds = tuple(Bound(**bound) for bound in data["bounds"])
-    return Scales(tuple(data["reference"]), tuple(data["ideal"]), bounds)
-
-
-def make_scales(spec: RunSpec, references: Mapping[str, Mapping[str, float]]) -> Scales:
-    """Scales from the natural values, by name, of base and sources on the search split.
-
-    An objective's scale is the range of these values; where they are all equal, 1 for a score and
-    the value itself for a measure. ``ideal`` is the best of them, ``reference`` a tenth of the
-    scale worse than the worst. A reference in the spec is taken as it is; else a constraint on the
-    objective raises it to its bound. Where that is no worse than ``ideal``, ``ideal`` is moved to
-    a tenth of the scale beyond it.
-    """
-    bounds = tuple(_bound(spec, constraint, references) for constraint in spec.constraints)
-    given = [*(use.reference for use in spec.tasks), *(use.reference for use in spec.measures)]
-    reference, ideal = [], []
-    for name, sign, wanted in zip(spec.objectives, signs(spec), given, strict=True):
-        known = [float(sign * values[name]) for values in references.values()]
-        worst, best = min(known), max(known)
-        unit = abs(best) or 1.0 if name in MEASURES else 1.0
-        margin = _MARGIN * (best - worst or unit)
-        if wanted is not None:
-            start = float(sign * wanted)
-        else:
-            limits = (b.low if sign > 0 else b.high for b in bounds if b.on == name)
-            kept = [float(sign * limit) for limit in limits if limit is not None]
-            start = max(worst - margin, *kept) if kept else worst - margin
-        reference.append(float(sign * start))
-        ideal.append(float(sign * (best if best > start else start + margin)))
-    return Scales(tuple(reference), tuple(ideal), bounds)
-
-
-def _bound(
-    spec: RunSpec, constraint: Constraint, references: Mapping[str, Mapping[str, float]]
-) -> Bound:
-    def limit(given: float | str | None, strictest: Callable[..., float]) -> float | None:
-        if not isinstance(given, str):
-            return given
-        models = spec.sources if given == SOURCES else (given,)
-        return strictest(references[model][constraint.on] for model in models)
-
-    return Bound(constraint.on, limit(constraint.at_least, max), limit(constraint.at_most, min))
-
-
-def _path(run: Run) -> Path:
-    return run.folder / "scales.json"

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from morphing.runs.trial import Result, write_atomically, write_outputs
+from morphing.runs.files import write_atomically
+from morphing.runs.outputs import write_outputs
+from morphing.runs.trial import Result
 
 if TYPE_CHECKING:
     from morphing.benchmarks.evaluate import Output

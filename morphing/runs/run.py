@@ -16,13 +16,13 @@ from filelock import FileLock, Timeout
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.runs.figures import Figures, figures_of
+from morphing.runs.files import write_atomically
 from morphing.runs.leases import Worker, is_held, live_workers
+from morphing.runs.outputs import read_outputs
 from morphing.runs.records import RESULTS, Record, outputs_beside, read_record
-from morphing.runs.spec import RunSpec, load_spec, parse_spec
-from morphing.runs.stages import with_evaluations
+from morphing.runs.spec import RunSpec, load_spec, parse_spec, with_evaluations
 from morphing.runs.storage import JOURNAL, open_study, place_of, plain_failures
-from morphing.runs.trial import Raced, Result, Trial, read_outputs, write_atomically
+from morphing.runs.trial import Raced, Result, Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -161,12 +161,6 @@ class Run:
     def complete(self) -> list[Trial]:
         """The completed trials, in order."""
         return [trial for trial in self.trials() if trial.state == "complete"]
-
-    # --- figures ---------------------------------------------------------------------------
-
-    def figures(self) -> Figures:
-        """Front, knee and hypervolume of the trials so far."""
-        return figures_of(self)
 
     # --- scores outside the search -----------------------------------------------------------
 

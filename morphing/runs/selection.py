@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from morphing.runs.objectives import fixed_scales, signs
+from morphing.runs.figures import figures_of
+from morphing.runs.objectives import signs
 from morphing.runs.records import Record, read_record
+from morphing.runs.scales import fixed_scales
 from morphing.search import pareto
 
 if TYPE_CHECKING:
@@ -138,7 +140,7 @@ def selection(run: Run, trials: Sequence[int] | None = None) -> Selection | None
 
     ``trials`` are taken for the front's members; by default those of the search's front.
     """
-    figures = run.figures()
+    figures = figures_of(run)
     wanted = figures.front if trials is None else tuple(trials)
     members = [found for number in wanted if (found := _trial(run, number)) is not None]
     if not members:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from morphing.devices import check_memory, resolve_device
 from morphing.errors import MorphingError
-from morphing.runs.workbench import Progress, quiet, unmerged
+from morphing.runs.plain_recipes import unmerged
+from morphing.runs.progress import Progress, quiet
 
 if TYPE_CHECKING:
     import torch

@@ -243,6 +243,33 @@ class RunSpec(_Model):
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
+def first_evaluations(spec: RunSpec) -> int:
+    """Of a ``ps+dfs`` search, how many evaluations go to merge parameters: at least one each.
+
+    Raises:
+        MorphingError: there are fewer than two.
+    """
+    total = spec.search.evaluations
+    if spec.search.space.strategy == "ps+dfs" and total < 2:
+        raise MorphingError(
+            "search.evaluations is 1 and ps+dfs searches twice: set it to 2 or more."
+        )
+    return min(max(total - round(spec.search.space.path_share * total), 1), max(total - 1, 1))
+
+
+def with_evaluations(spec: RunSpec, evaluations: int) -> RunSpec:
+    """The spec with another budget; what changes is the last stage's part of it.
+
+    The first stage of ``ps+dfs`` keeps its slots, since what it found may be in use.
+    """
+    search = spec.search.model_copy(update={"evaluations": evaluations})
+    if search.space.strategy == "ps+dfs" and evaluations > (first := first_evaluations(spec)):
+        share = 1 - first / evaluations
+        space = search.space.model_copy(update={"path_share": share})
+        search = search.model_copy(update={"space": space})
+    return spec.model_copy(update={"search": search})
+
+
 def parse_spec(data: Any, where: str = "the spec") -> RunSpec:
     """A spec from plain data.
 

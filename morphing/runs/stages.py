@@ -8,32 +8,20 @@ call ``stage:ps``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
-from filelock import FileLock
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.runs.spec import RunSpec
-from morphing.runs.trial import write_atomically
+from morphing.runs.spec import RunSpec, first_evaluations
+from morphing.runs.stage_model import STAGE_MODEL
 from morphing.search.path_space import PathSpace
 from morphing.search.samplers import SAMPLERS
 from morphing.search.space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna.distributions import FloatDistribution
-    from optuna.trial import FrozenTrial
-
-    from morphing.runs.run import Run
-    from morphing.runs.workbench import Progress, Workbench
-
-STAGE_MODEL = "stage:ps"
-"""What recipes of a second stage call the best merge of the first."""
 
 
 class Space(Protocol):
@@ -122,33 +110,6 @@ def stages(spec: RunSpec, layers: int, architecture: str | None) -> tuple[Stage,
     return tuple(found)
 
 
-def first_evaluations(spec: RunSpec) -> int:
-    """Of a ``ps+dfs`` search, how many evaluations go to merge parameters: at least one each.
-
-    Raises:
-        MorphingError: there are fewer than two.
-    """
-    total = spec.search.evaluations
-    if spec.search.space.strategy == "ps+dfs" and total < 2:
-        raise MorphingError(
-            "search.evaluations is 1 and ps+dfs searches twice: set it to 2 or more."
-        )
-    return min(max(total - round(spec.search.space.path_share * total), 1), max(total - 1, 1))
-
-
-def with_evaluations(spec: RunSpec, evaluations: int) -> RunSpec:
-    """The spec with another budget; what changes is the last stage's part of it.
-
-    The first stage of ``ps+dfs`` keeps its slots, since what it found may be in use.
-    """
-    search = spec.search.model_copy(update={"evaluations": evaluations})
-    if search.space.strategy == "ps+dfs" and evaluations > (first := first_evaluations(spec)):
-        share = 1 - first / evaluations
-        space = search.space.model_copy(update={"path_share": share})
-        search = search.model_copy(update={"space": space})
-    return spec.model_copy(update={"search": search})
-
-
 def _check_patterns(spec: RunSpec, spaces: list[Space]) -> None:
     """Refuse a name in ranges, fixed or tied that is for nothing: it is a slip of the pen."""
     options = spec.search.space
@@ -172,104 +133,3 @@ def _check_lengths(space: PathSpace, sampler: str) -> None:
             f" and {space.longest} at most are tried: lower search.space.repeats, or choose the"
             " sampler evolve or nsga2, which begin at the first source's own path."
         )
-
-
-# --- the model between two stages ------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StageModel:
-    """The first stage's best merge: the trial that found it, and how it is made."""
-
-    trial: int
-    recipe: Recipe
-
-
-def stage_folder(run: Run) -> Path:
-    """Where ``stage:ps`` is, once it has been written."""
-    return run.folder / "stages" / "ps"
-
-
-def stage_model(run: Run) -> StageModel | None:
-    """What ``stage:ps`` is in this run's recipes; None before there is one."""
-    path = _record(run)
-    if not path.exists():
-        return None
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return StageModel(data["trial"], Recipe(data["config"], data["mask_seed"]))
-
-
-def open_stage(run: Run, stage: Stage, workbench: Workbench, progress: Progress) -> None:
-    """What must happen before a stage's first trial, and again in every process that works on it.
-
-    For the second stage of ``ps+dfs``: the first stage's best merge, by the weighted sum that
-    ``evolve`` follows, is written to ``stages/ps`` in the run, whole and once, and the workbench
-    gets it as a source. Call it when every slot of the stage before has been told; in other cases
-    it does nothing, at no cost.
-
-    Raises:
-        MorphingError: no recipe of the first stage could be scored, the disk is full, or there is
-            no memory for one model more.
-    """
-    if stage.name != "dfs" or stage.first_slot == 0:
-        return
-    if not stage_folder(run).exists():
-        (run.folder / "stages").mkdir(exist_ok=True)
-        with FileLock(run.folder / "stages" / "lock"):
-            if not stage_folder(run).exists():
-                _write_stage_model(run, stage.first_slot, workbench, progress)
-    workbench.add_stage_model(progress)
-
-
-def _write_stage_model(run: Run, end_slot: int, workbench: Workbench, progress: Progress) -> None:
-    best = best_merge(run, end_slot)
-    config, seed = best.user_attrs["recipe"], best.user_attrs["mask_seed"]
-    record = {"trial": best.number, "config": config, "mask_seed": seed}
-    write_atomically(_record(run), json.dumps(record, ensure_ascii=False).encode())
-    workbench.write(Recipe(config, seed), stage_folder(run), progress)
-
-
-def best_merge(run: Run, end_slot: int) -> FrozenTrial:
-    """The best complete trial before a slot, by the weighted sum of the objectives.
-
-    Of those that keep the constraints if any does, else of those that break them least.
-
-    Raises:
-        MorphingError: none is complete.
-    """
-    import optuna
-
-    from morphing.runs.objectives import scales
-    from morphing.search.samplers.history import Problem, history, signs, slots
-
-    study = run.study
-    slot = slots(study.get_trials(deepcopy=False))
-    complete = [
-        trial
-        for trial in history(study)
-        if trial.state == optuna.trial.TrialState.COMPLETE and slot[trial.number] < end_slot
-    ]
-    if not complete:
-        raise MorphingError(
-            "No merge of the first stage (ps) could be scored, so there is none to lay paths"
-            " through: read why its trials failed, and mend that."
-        )
-    spec, sign, measures = run.spec, signs(study), scales(run)
-    problem = Problem(
-        objectives=spec.objectives,
-        tasks=tuple(use.declaration.name for use in spec.tasks),
-        weights=spec.search.weights or None,
-        reference=measures.reference,
-        ideal=measures.ideal,
-    )
-    weights = problem.cost_weights(sign)
-
-    def merit(trial: FrozenTrial) -> tuple[float, float]:
-        broken = sum(max(0.0, by) for by in trial.system_attrs.get("constraints", ()))
-        return -broken, float(np.dot(weights, sign * np.array(trial.values)))
-
-    return max(complete, key=merit)
-
-
-def _record(run: Run) -> Path:
-    return run.folder / "stages" / "ps.json"

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError, is_disk_full
+from morphing.runs.files import write_atomically
 from morphing.runs.journal import open_journal
 from morphing.runs.leases import grace_seconds
 from morphing.runs.spec import Direction
-from morphing.runs.trial import write_atomically
 
 if TYPE_CHECKING:
     import optuna

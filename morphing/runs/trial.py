@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import os
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import orjson
 
 from morphing.merging.recipe import Recipe
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.evaluate import Output, Score
+    from morphing.benchmarks.evaluate import Score
 
 
 @dataclass(frozen=True)
@@ -86,40 +80,3 @@ class Trial:
     def feasible(self) -> bool:
         """Whether it keeps the run's constraints."""
         return all(broken_by <= 0 for broken_by in self.constraints)
-
-
-def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
-    """Write ``data`` so that a reader or a killed process leaves the whole file or the old one.
-
-    ``durable`` also holds when the machine loses power, at the cost of waiting for the disk.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:
-    """Per-sample outputs as JSON lines, one sample a line, its benchmark named; ``.gz`` gzipped."""
-    lines = [
-        orjson.dumps({"benchmark": benchmark, **vars(output)})
-        for benchmark, rows in outputs.items()
-        for output in rows
-    ]
-    data = b"\n".join(lines)
-    if path.suffix == ".gz":
-        data = gzip.compress(data, compresslevel=3, mtime=0)
-    write_atomically(path, data)
-
-
-def read_outputs(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The inverse of :func:`write_outputs`, as plain rows by benchmark."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for line in filter(None, gzip.decompress(path.read_bytes()).split(b"\n")):
-        row = orjson.loads(line)
-        rows.setdefault(row.pop("benchmark"), []).append(row)
-    return rows

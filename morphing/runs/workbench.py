@@ -3,55 +3,39 @@
 from __future__ import annotations
 
 import gc
-import json
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
 from morphing.devices import available_memory, check_memory, resolve_device
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
+from morphing.runs.files import write_atomically
 from morphing.runs.objectives import measures
+from morphing.runs.plain_recipes import alone, layer_count
+from morphing.runs.progress import Progress, megabytes, prefixed, quiet
 from morphing.runs.racing import first_part
 from morphing.runs.records import Record, is_whole, read_record, write_record
 from morphing.runs.run import Part, Run
-from morphing.runs.spec import BenchmarkUse, RunSpec
-from morphing.runs.stages import STAGE_MODEL, Space, stage_folder
-from morphing.runs.trial import Result, write_atomically
-from morphing.search.space import SearchSpace
+from morphing.runs.spec import BenchmarkUse
+from morphing.runs.stage_model import STAGE_MODEL, stage_folder
+from morphing.runs.trial import Result
 
 if TYPE_CHECKING:
     from morphing.benchmarks.data.samples import Sample
     from morphing.benchmarks.evaluate import Prepared, Score
     from morphing.merging.writing.lora import AdapterReport
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 Piece = Literal["all", "first", "rest"]
-
-
-def quiet(step: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
-def prefixed(prefix: str, progress: Progress) -> Progress:
-    """``progress`` with ``prefix`` before every step."""
-
-    def report(step: str, done: int, total: int) -> None:
-        progress(f"{prefix}{step}", done, total)
-
-    return report
 
 
 class Workbench:
     """Base and sources of a run resident in memory, and one model that is morphed in place.
 
-    Once a search in two stages has written the model its second stage needs (`runs.stages`), that
+    Once a search in two stages has written the model its second stage needs (`runs.second_stage`), that
     model is one of the sources.
 
     Raises:
@@ -76,7 +60,7 @@ class Workbench:
         self._sources = []
         for name in (spec.base, *spec.sources):
             progress(f"getting {name}", 0, 0)
-            fetched = partial(_megabytes, partial(progress, f"downloading {name} (MB)"))
+            fetched = partial(megabytes, partial(progress, f"downloading {name} (MB)"))
             self._sources.append(download(name, token, fetched))
         base = inspect(str(self._sources[0].folder), token)
         self.layers, self.architecture = base.layers, base.architecture
@@ -146,30 +130,6 @@ class Workbench:
                 " layers."
             )
         return self.morpher.morph(recipe)
-
-    def relevance(self, space: Space) -> dict[str, float]:
-        """How much each number of a space of merge parameters changes the model, by its name.
-
-        The L2 norm of those task vectors' tensors that it scales; of a curve's point, weighted with
-        its share in each. Empty where the model is not cut into parts, since a source's norm alone
-        says nothing of its worth, and for layer paths. Worked out once and kept in the run.
-        """
-        if not isinstance(space, SearchSpace) or len(space.parts.labels) == 1:
-            return {}
-        path = self.run.folder / "relevance.json"
-        if path.exists():
-            known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-            return known
-        squares = dict.fromkeys(space.distributions(), 0.0)
-        for source in space.sources:
-            norms = self.morpher.engine.change_norms(source, space.base)
-            for tensor, norm in sorted(norms.items()):
-                for name, share in space.reach(source, tensor).items():
-                    if name in squares:
-                        squares[name] += (share * norm) ** 2
-        found = {name: math.sqrt(square) for name, square in squares.items()}
-        write_atomically(path, json.dumps(found).encode())
-        return found
 
     def score(
         self, part: Part, progress: Progress = quiet, piece: Piece = "all"
@@ -263,7 +223,7 @@ class Workbench:
         """Write a recipe's model to ``folder``, whole or not at all, as an ordinary checkpoint."""
         from morphing.merging.writing.checkpoint import export
 
-        written = partial(_megabytes, partial(progress, "writing (MB)"))
+        written = partial(megabytes, partial(progress, "writing (MB)"))
         export(self.morpher.engine, recipe, folder, written)
 
     def export_adapter(
@@ -273,28 +233,8 @@ class Workbench:
         from morphing.merging.writing.adapter import export_adapter
 
         recipe = self.run.trial(number).recipe
-        merged = partial(_megabytes, partial(progress, "merging (MB)"))
+        merged = partial(megabytes, partial(progress, "merging (MB)"))
         return export_adapter(self.morpher.engine, recipe, folder, rank, merged)
-
-
-def _megabytes(progress: Callable[[int, int], None], done: int, total: int) -> None:
-    progress(done // 10**6, total // 10**6)
-
-
-def alone(name: str, spec: RunSpec) -> Recipe:
-    """The recipe that is one model of a run as it is."""
-    return unmerged(name, spec.dtype)
-
-
-def unmerged(name: str, dtype: str) -> Recipe:
-    """The recipe that is one model as it is, in ``dtype``."""
-    config: dict[str, Any] = {
-        "merge_method": "linear",
-        "models": [{"model": name, "parameters": {"weight": 1.0}}],
-        "dtype": "float32",
-        "out_dtype": dtype,
-    }
-    return Recipe(config)
 
 
 def join(first: Mapping[str, Score], rest: Mapping[str, Score]) -> dict[str, Score]:
@@ -302,25 +242,3 @@ def join(first: Mapping[str, Score], rest: Mapping[str, Score]) -> dict[str, Sco
     return {
         name: score.joined(rest[name]) if name in rest else score for name, score in first.items()
     }
-
-
-def layer_count(recipe: Recipe) -> int:
-    """How many layers a recipe of slices has; 0 for any other, whose models say it."""
-    ranges = (piece["sources"][0]["layer_range"] for piece in recipe.config.get("slices") or ())
-    return sum(end - start for start, end in ranges)
-
-
-class Stopwatch:
-    """Seconds since it was made, without the time spent paused."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    def skip(self, seconds: float) -> None:
-        """Do not count ``seconds``."""
-        self._start += seconds
-
-    @property
-    def seconds(self) -> float:
-        """Seconds counted so far."""
-        return time.monotonic() - self._start

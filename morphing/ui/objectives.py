@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from morphing.runs.objectives import LAYERS, PARAMETERS, THROUGHPUT, TOKENS, Bound
+from morphing.runs.objectives import LAYERS, PARAMETERS, THROUGHPUT, TOKENS
+from morphing.runs.scales import Bound
 from morphing.runs.spec import MEASURES, SPARSITY, RunSpec
 from morphing.ui.cards import readable
 

@@ -15,14 +15,15 @@ import gradio as gr
 
 from morphing.benchmarks.benchmark import DATA_SUFFIXES, catalogue
 from morphing.errors import MorphingError
-from morphing.runs.figures import Figures
+from morphing.runs.figures import Figures, figures_of
 from morphing.runs.leases import read_workers
+from morphing.runs.progress import Progress
 from morphing.runs.records import Record
 from morphing.runs.run import Run, default_folder, list_runs, runs_root
 from morphing.runs.selection import Selection
 from morphing.runs.selection import selection as select
-from morphing.runs.stages import stage_folder
-from morphing.runs.workbench import Progress, Workbench
+from morphing.runs.stage_model import stage_folder
+from morphing.runs.workbench import Workbench
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 _PUBLIC_MODEL = re.compile(r"zoo:[\w-]+|[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
@@ -154,7 +155,7 @@ def user_name(login: gr.OAuthToken | None) -> str | None:
 
 @lru_cache(maxsize=8)
 def _figures(run: Run, done: int, trace: int) -> Figures:
-    return run.figures()
+    return figures_of(run)
 
 
 def figures(run: Run, done: int) -> Figures:

@@ -8,10 +8,11 @@ import optuna
 
 from morphing.merging.recipe import Recipe
 from morphing.runs.evaluation import Evaluation
-from morphing.runs.objectives import scales
+from morphing.runs.outputs import write_outputs
 from morphing.runs.records import Record, write_record
 from morphing.runs.run import Run
-from morphing.runs.trial import Result, write_outputs
+from morphing.runs.scales import scales
+from morphing.runs.trial import Result
 
 
 def tell(run: Run, evaluation: Evaluation | str, recipe: Recipe | None = None) -> int:

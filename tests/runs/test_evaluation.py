@@ -12,13 +12,15 @@ from morphing.merging.recipe import Recipe
 from morphing.publishing.card import model_card
 from morphing.publishing.publish import card_facts
 from morphing.runs.evaluation import evaluate_recipe
-from morphing.runs.objectives import scales
+from morphing.runs.figures import figures_of
+from morphing.runs.plain_recipes import alone
 from morphing.runs.prepare import create_run
 from morphing.runs.records import outputs_beside
 from morphing.runs.run import Run
+from morphing.runs.scales import scales
 from morphing.runs.selection import selection
 from morphing.runs.spec import parse_spec, zoo_spec
-from morphing.runs.workbench import Workbench, alone
+from morphing.runs.workbench import Workbench
 from morphing.ui import session
 from morphing.ui.scene import Scene
 from morphing.ui.watch.holdout import _table
@@ -185,7 +187,7 @@ def test_bits_per_byte_are_in_no_mean_and_in_no_percent(
     assert "text at most 20.0000" in card
 
     references, held = session.references(run), session.held(run)
-    shown = _table(Scene(run, run.status(), run.figures(), references, held))
+    shown = _table(Scene(run, run.status(), figures_of(run), references, held))
     assert f"<td>{text.value:.3f}<br>" in shown and f"<b>{100 * sums.value:.1f}%</b>" in shown
     assert "Not in percent, and so in no mean: text." in shown
 

@@ -9,17 +9,8 @@ import pytest
 
 from morphing.benchmarks.evaluate import Output, Score
 from morphing.errors import MorphingError
-from morphing.runs.objectives import (
-    Bound,
-    Scales,
-    best_of,
-    bounds_told,
-    make_scales,
-    measures,
-    shown_value,
-    signs,
-    variances,
-)
+from morphing.runs.objectives import best_of, measures, shown_value, signs, variances
+from morphing.runs.scales import Bound, Scales, bounds_told, make_scales
 from morphing.runs.spec import RunSpec, parse_spec
 from morphing.runs.trial import Trial
 

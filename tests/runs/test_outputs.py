@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from morphing.benchmarks.evaluate import Output
-from morphing.runs.trial import read_outputs, write_outputs
+from morphing.runs.outputs import read_outputs, write_outputs
 
 
 def test_whatever_a_model_writes_is_read_back(tmp_path: Path) -> None:

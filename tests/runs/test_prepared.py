@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from morphing.benchmarks import evaluate as module
+from morphing.runs.plain_recipes import alone
 from morphing.runs.prepare import create_run
 from morphing.runs.spec import RunSpec, parse_spec
-from morphing.runs.workbench import Workbench, alone
+from morphing.runs.workbench import Workbench
 
 
 def test_samples_are_tokenized_once_a_run(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from morphing.errors import MorphingError
+from morphing.runs.figures import figures_of
 from morphing.runs.prepare import create_run
 from morphing.runs.run import Run, list_runs
 from morphing.runs.spec import RunSpec
@@ -32,7 +33,7 @@ def test_a_new_run_is_pinned_and_empty(run: Run) -> None:
     assert run.spec.dtype == "float32"
     assert run.trials() == []
     assert run.status().state == "new"
-    assert run.figures().front == ()
+    assert figures_of(run).front == ()
     assert [found.name for found in list_runs(run.folder.parent)] == ["run"]
 
 

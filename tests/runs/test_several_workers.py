@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from morphing.runs.figures import figures_of
 from morphing.runs.leases import live_workers
 from morphing.runs.loop import Loop
 from morphing.runs.prepare import create_run
@@ -98,7 +99,7 @@ def test_a_stalled_hypervolume_ends_a_search(small_spec: RunSpec, tmp_path: Path
     run = create_run(tmp_path / "run", spec)
     Loop(run).search()
     assert "without hypervolume" in run.status().message
-    assert run.figures().stalled >= 2
+    assert figures_of(run).stalled >= 2
     assert len(run.trials()) < 12
 
 

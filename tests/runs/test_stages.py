@@ -14,19 +14,14 @@ from safetensors.torch import load_file
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
 from morphing.runs.prepare import create_run, prepare
+from morphing.runs.progress import quiet
+from morphing.runs.relevance import relevance_of
 from morphing.runs.run import Run
-from morphing.runs.spec import RunSpec, parse_spec
-from morphing.runs.stages import (
-    STAGE_MODEL,
-    Stage,
-    best_merge,
-    open_stage,
-    stage_folder,
-    stage_model,
-    stages,
-    with_evaluations,
-)
-from morphing.runs.workbench import Workbench, quiet
+from morphing.runs.second_stage import best_merge, open_stage
+from morphing.runs.spec import RunSpec, parse_spec, with_evaluations
+from morphing.runs.stage_model import STAGE_MODEL, stage_folder, stage_model
+from morphing.runs.stages import Stage, stages
+from morphing.runs.workbench import Workbench
 from morphing.search.path_space import PathSpace
 from morphing.search.space import SearchSpace
 
@@ -239,7 +234,7 @@ def test_relevance_is_the_norm_of_what_a_number_scales(tmp_path: Path) -> None:
     run = create_run(tmp_path / "run", given)
     workbench = Workbench(run)
     space = stages(run.spec, workbench.layers, workbench.architecture)[0].space
-    relevance = workbench.relevance(space)
+    relevance = relevance_of(workbench, space)
     assert relevance.keys() == space.distributions().keys()
     base = load_file(model_folder("base") / "model.safetensors")
 
@@ -257,6 +252,6 @@ def test_relevance_is_the_norm_of_what_a_number_scales(tmp_path: Path) -> None:
     ]
     assert relevance["weight.2"] == pytest.approx(math.hypot(*last))
     assert json.loads((run.folder / "relevance.json").read_text()) == relevance
-    assert workbench.relevance(space) == relevance
+    assert relevance_of(workbench, space) == relevance
     plain = stages(spec({}), 3, LLAMA)[0].space
-    assert workbench.relevance(plain) == {}
+    assert relevance_of(workbench, plain) == {}

@@ -3,7 +3,7 @@
 from morphing.merging.paths import LayerPath, Step
 from morphing.merging.recipe import Recipe
 from morphing.runs.spec import zoo_spec
-from morphing.runs.stages import STAGE_MODEL
+from morphing.runs.stage_model import STAGE_MODEL
 from morphing.runs.trial import Trial
 from morphing.ui.watch.makeup import make_up, numbers, spark
 

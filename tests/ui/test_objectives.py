@@ -2,7 +2,7 @@
 
 import pytest
 
-from morphing.runs.objectives import Bound
+from morphing.runs.scales import Bound
 from morphing.runs.spec import RunSpec, zoo_spec
 from morphing.ui.objectives import Objective, Objectives
 

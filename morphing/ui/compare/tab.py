@@ -11,8 +11,8 @@ import gradio as gr
 from morphing.benchmarks.data.samples import load_samples
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
+from morphing.runs.plain_recipes import alone
 from morphing.runs.run import Run
-from morphing.runs.workbench import alone
 from morphing.ui import session
 from morphing.ui.cards import empty, heading, pick_html, pill
 from morphing.ui.compare.streaming import stream_reply

@@ -7,8 +7,9 @@ from typing import Any
 import gradio as gr
 
 from morphing.errors import MorphingError
+from morphing.runs.figures import figures_of
+from morphing.runs.progress import prefixed
 from morphing.runs.selection import Interval, Selection, Standing
-from morphing.runs.workbench import prefixed
 from morphing.ui import session
 from morphing.ui.cards import (
     chip,
@@ -44,7 +45,7 @@ def holdout_panel(current: gr.Textbox) -> tuple[list[View], gr.HTML]:
     @guarded(note, otherwise=ready)
     def score_it(name: str, login: gr.OAuthToken | None) -> Iterator[dict[Any, Any]]:
         run, token = session.find_run(name), session.token_of(login)
-        front = run.figures().front if run else ()
+        front = figures_of(run).front if run else ()
         if run is None or not front:
             raise MorphingError("There is no front to score yet: wait for the first merges.")
         yield {score: gr.Button(interactive=False), note: step_bar("getting ready", 0, 1)}

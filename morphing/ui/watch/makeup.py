@@ -5,7 +5,7 @@ from html import escape
 
 from morphing.merging.paths import LayerPath, describe, read_path
 from morphing.runs.spec import RunSpec
-from morphing.runs.stages import STAGE_MODEL
+from morphing.runs.stage_model import STAGE_MODEL
 from morphing.runs.trial import Trial
 from morphing.search.space import short_names
 from morphing.ui.cards import chip, short_name

@@ -5,7 +5,7 @@ from html import escape
 from morphing.runs.figures import Figures
 from morphing.runs.leases import Worker
 from morphing.runs.run import Status
-from morphing.runs.stages import first_evaluations
+from morphing.runs.spec import first_evaluations
 from morphing.ui.cards import duration, empty
 from morphing.ui.scene import Scene
 

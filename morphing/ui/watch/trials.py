@@ -9,7 +9,7 @@ import gradio as gr
 
 from morphing.benchmarks.find import CONTAMINATION
 from morphing.merging.paths import read_path
-from morphing.runs.stages import STAGE_MODEL, stage_model
+from morphing.runs.stage_model import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
 from morphing.ui import session
 from morphing.ui.cards import (

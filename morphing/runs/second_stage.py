@@ -1,0 +1,90 @@
+"""What a search in two stages does between them: the first stage's best merge becomes a source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock
+
+from morphing.errors import MorphingError
+from morphing.merging.recipe import Recipe
+from morphing.runs.progress import Progress
+from morphing.runs.run import Run
+from morphing.runs.scales import scales
+from morphing.runs.stage_model import StageModel, record_stage_model, stage_folder
+from morphing.runs.stages import Stage
+from morphing.runs.workbench import Workbench
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+def open_stage(run: Run, stage: Stage, workbench: Workbench, progress: Progress) -> None:
+    """What must happen before a stage's first trial, and again in every process that works on it.
+
+    For the second stage of ``ps+dfs``: the first stage's best merge, by the weighted sum that
+    ``evolve`` follows, is written to ``stages/ps`` in the run, whole and once, and the workbench
+    gets it as a source. Call it when every slot of the stage before has been told; in other cases
+    it does nothing, at no cost.
+
+    Raises:
+        MorphingError: no recipe of the first stage could be scored, the disk is full, or there is
+            no memory for one model more.
+    """
+    if stage.name != "dfs" or stage.first_slot == 0:
+        return
+    if not stage_folder(run).exists():
+        (run.folder / "stages").mkdir(exist_ok=True)
+        with FileLock(run.folder / "stages" / "lock"):
+            if not stage_folder(run).exists():
+                _write_stage_model(run, stage.first_slot, workbench, progress)
+    workbench.add_stage_model(progress)
+
+
+def _write_stage_model(run: Run, end_slot: int, workbench: Workbench, progress: Progress) -> None:
+    best = best_merge(run, end_slot)
+    recipe = Recipe(best.user_attrs["recipe"], best.user_attrs["mask_seed"])
+    record_stage_model(run, StageModel(best.number, recipe))
+    workbench.write(recipe, stage_folder(run), progress)
+
+
+def best_merge(run: Run, end_slot: int) -> FrozenTrial:
+    """The best complete trial before a slot, by the weighted sum of the objectives.
+
+    Of those that keep the constraints if any does, else of those that break them least.
+
+    Raises:
+        MorphingError: none is complete.
+    """
+    import optuna
+
+    from morphing.search.samplers.history import Problem, history, signs, slots
+
+    study = run.study
+    slot = slots(study.get_trials(deepcopy=False))
+    complete = [
+        trial
+        for trial in history(study)
+        if trial.state == optuna.trial.TrialState.COMPLETE and slot[trial.number] < end_slot
+    ]
+    if not complete:
+        raise MorphingError(
+            "No merge of the first stage (ps) could be scored, so there is none to lay paths"
+            " through: read why its trials failed, and mend that."
+        )
+    spec, sign, measures = run.spec, signs(study), scales(run)
+    problem = Problem(
+        objectives=spec.objectives,
+        tasks=tuple(use.declaration.name for use in spec.tasks),
+        weights=spec.search.weights or None,
+        reference=measures.reference,
+        ideal=measures.ideal,
+    )
+    weights = problem.cost_weights(sign)
+
+    def merit(trial: FrozenTrial) -> tuple[float, float]:
+        broken = sum(max(0.0, by) for by in trial.system_attrs.get("constraints", ()))
+        return -broken, float(np.dot(weights, sign * np.array(trial.values)))
+
+    return max(complete, key=merit)
