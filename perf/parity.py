@@ -24,7 +24,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from morphing.merging.recipe import METHODS, Recipe  # noqa: E402
+from morphing.merging.methods import METHODS  # noqa: E402
+from morphing.merging.recipe import Recipe  # noqa: E402
 from tests.merging.comparing import (  # noqa: E402
     STEP,
     STOCHASTIC,

@@ -75,7 +75,7 @@ def test_imports_go_downwards(path: Path) -> None:
 
 
 def test_search_takes_only_recipes_and_paths_from_merging() -> None:
-    light = ("morphing.merging.recipe", "morphing.merging.paths")
+    light = ("morphing.merging.methods", "morphing.merging.recipe", "morphing.merging.paths")
     for path in (PACKAGE / "search").rglob("*.py"):
         for name in imports(path):
             assert not name.startswith("morphing.merging") or name in light

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from morphing.errors import MorphingError
 from morphing.merging import mergekit_methods
+from morphing.merging.methods import FAST
 from morphing.merging.models import Opened
 from morphing.merging.output import Output
 from morphing.merging.planning.plan import Input, PlannedTensor, make_plan, vocabulary_axis
 from morphing.merging.recipe import Recipe
 from morphing.merging.rows.kernels import ROW
-from morphing.merging.rows.merger import FAST, Job, Place, RowMerger
+from morphing.merging.rows.merger import Job, Place, RowMerger
 from morphing.merging.rows.runner import Runner
 from morphing.merging.rows.segments import Segment, divide
 from morphing.merging.stores import Adapted, Store, as_tensor, fill_rows

@@ -11,33 +11,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from morphing.errors import MorphingError
+from morphing.merging.methods import METHODS
 
 if TYPE_CHECKING:
     from mergekit.common import ModelReference
     from mergekit.config import MergeConfiguration
 
-METHODS = (
-    "linear",
-    "slerp",
-    "nuslerp",
-    "multislerp",
-    "karcher",
-    "task_arithmetic",
-    "ties",
-    "dare_linear",
-    "dare_ties",
-    "della",
-    "della_linear",
-    "breadcrumbs",
-    "breadcrumbs_ties",
-    "sce",
-    "model_stock",
-    "nearswap",
-    "arcee_fusion",
-    "ram",
-    "ramplus_tl",
-    "passthrough",
-)
 DTYPES = ("float32", "bfloat16", "float16")
 
 _MODULE = "default"  # mergekit's name for the one module of a text model

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark
 from morphing.devices import DEVICES
 from morphing.errors import MorphingError
+from morphing.merging.methods import METHODS, refusal
 from morphing.search.options import SpaceOptions
-from morphing.search.ranges import METHODS, SEARCHABLE, refusal
 from morphing.search.samplers import SAMPLERS
 from morphing.zoo import BENCHMARKS as ZOO_BENCHMARKS
 from morphing.zoo import SPECIALISTS
@@ -163,7 +163,7 @@ class RunSpec(_Model):
     @classmethod
     def _known_method(cls, value: str) -> str:
         if value not in METHODS:
-            raise ValueError(f"unknown method {value!r}: choose one of {', '.join(SEARCHABLE)}")
+            raise ValueError(refusal(value, 1))
         return value
 
     @field_validator("device")

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from morphing.errors import MorphingError
+from morphing.merging.methods import METHODS, Parameter, Span, refusal
 from morphing.merging.recipe import Recipe
 from morphing.search.numbers import SpaceNumber, complete, distributions, point, settle
 from morphing.search.options import DEFAULTS, SpaceOptions
 from morphing.search.parts import Parts, cut
-from morphing.search.ranges import METHODS, Number, refusal
 
 if TYPE_CHECKING:
     from optuna.distributions import FloatDistribution
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class SearchSpace:
     """All recipes of one method over given sources, as named numbers.
 
-    `ranges.METHODS` says which numbers a method has. Most exist once a source, such as ``weight``
+    `merging.methods` says which numbers a method has. Most exist once a source, such as ``weight``
     and ``density``, and are called ``<source>.<parameter>``; numbers that all sources share, such
     as ``select_topk`` of sce, and those that ``options.tied`` ties are called ``<parameter>``.
     (slerp's one source is at t = 1 and the base at t = 0, so its t is the source's.) MM-MO's space
@@ -104,7 +104,7 @@ class SearchSpace:
                 part: values[self._number(source, number, part).name] for part in self.parts.labels
             }
             target = shared if number.shared else own[source]
-            target[number.parameter] = self.parts.setting(of_part)
+            target[number.name] = self.parts.setting(of_part)
         config: dict[str, Any] = {"merge_method": self.method}
         config |= {"base_model": self.base} if method.based else {}
         config |= {"parameters": shared} if shared else {}
@@ -118,9 +118,9 @@ class SearchSpace:
     def alone(self, source: str) -> dict[str, float] | None:
         """The point at which a source counts as it is and the others don't, if there is one."""
 
-        def value(owner: str, number: Number) -> float | None:
-            present = owner == source or number.absent is None
-            return number.whole if present else number.absent
+        def value(owner: str, span: Span) -> float | None:
+            present = owner == source or span.absent is None
+            return span.whole if present else span.absent
 
         return self._point(value)
 
@@ -130,8 +130,8 @@ class SearchSpace:
         For methods on task vectors this is the sources' average as far as their signs agree.
         """
 
-        def value(_: str, number: Number) -> float | None:
-            return number.whole if number.absent is None else 1 / len(self.sources)
+        def value(_: str, span: Span) -> float | None:
+            return span.whole if span.absent is None else 1 / len(self.sources)
 
         return self._point(value)
 
@@ -151,47 +151,49 @@ class SearchSpace:
             for part, share in shares.items()
         }
 
-    def _settings(self) -> list[tuple[str, Number]]:
+    def _settings(self) -> list[tuple[str, Parameter]]:
         """Every parameter with its source, those that are nobody's own last, with no name."""
         method = METHODS[self.method]
         named = [name.partition(".")[0] for name in (*self.options.ranges, *self.options.fixed)]
-        numbers = (*method.numbers, *(n for n in method.extras if n.parameter in named))
-        own = [(source, n) for source in self.sources for n in numbers if n.of_source]
-        return own + [("", n) for n in numbers if not n.of_source]
+        numbers = (*method.numbers, *(n for n in method.extras if n.name in named))
+        own = [(source, n) for source in self.sources for n in numbers if n.searched.of_source]
+        return own + [("", n) for n in numbers if not n.searched.of_source]
 
-    def _places(self) -> list[tuple[Number, str]]:
-        of_source = dict.fromkeys(number for _, number in self._settings() if number.of_source)
+    def _places(self) -> list[tuple[Parameter, str]]:
+        of_source = dict.fromkeys(
+            number for _, number in self._settings() if number.searched.of_source
+        )
         return [(number, part) for number in of_source for part in self.parts.labels]
 
-    def _number(self, source: str, number: Number, part: str) -> SpaceNumber:
+    def _number(self, source: str, number: Parameter, part: str) -> SpaceNumber:
         tied = any(self._ties(pattern, number, part) for pattern in self.options.tied)
         return self._named("" if tied else source, number, part)
 
-    def _ties(self, pattern: str, number: Number, part: str) -> bool:
+    def _ties(self, pattern: str, number: Parameter, part: str) -> bool:
         """Whether a pattern is for a number of any source, or for the one that all would share."""
-        if not number.of_source:
+        if not number.searched.of_source:
             return False
         return any(self._named(s, number, part).matches(pattern) for s in (*self.sources, ""))
 
-    def _named(self, source: str, number: Number, part: str) -> SpaceNumber:
-        group = number.parameter
+    def _named(self, source: str, number: Parameter, part: str) -> SpaceNumber:
+        group, span = number.name, number.searched
         if source:
             short = short_names(self.sources)[self.sources.index(source)]
             group = f"{short}.{group}"
         return SpaceNumber(
             name=f"{group}.{part}" if part else group,
-            parameter=number.parameter,
+            parameter=number.name,
             group=group,
-            low=number.low,
-            high=number.high,
-            log=number.log,
+            low=span.low,
+            high=span.high,
+            log=span.log,
             allowed=number.allowed,
         )
 
-    def _point(self, value: Callable[[str, Number], float | None]) -> dict[str, float] | None:
+    def _point(self, value: Callable[[str, Span], float | None]) -> dict[str, float] | None:
         wanted: dict[str, float] = {}
         for source, number in self._settings():
-            amount = value(source, number)
+            amount = value(source, number.searched)
             for part in self.parts.labels:
                 name = self._number(source, number, part).name
                 if amount is None or wanted.setdefault(name, amount) != amount:
@@ -203,7 +205,7 @@ class SearchSpace:
         if not self.method.startswith("della"):
             return
         bounds = {number.name: number.bounds for number in numbers}
-        named = {number.parameter: number for _, number in self._settings()}
+        named = {number.name: number for _, number in self._settings()}
         for source in self.sources:
             for part in self.parts.labels:
                 low, high = bounds[self._number(source, named["density"], part).name]

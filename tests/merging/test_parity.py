@@ -26,7 +26,8 @@ from transformers import PreTrainedTokenizerFast
 
 from morphing import zoo
 from morphing.merging.merge import merge_recipe
-from morphing.merging.recipe import METHODS, Recipe
+from morphing.merging.methods import METHODS
+from morphing.merging.recipe import Recipe
 from morphing.sources.source import Source
 from tests.merging.comparing import (
     NAMES,

@@ -9,8 +9,9 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from morphing.errors import MorphingError
+from morphing.merging.methods import METHODS
 from morphing.merging.planning.plan import Input, ModelInfo, Plan, make_plan, vocabulary_axis
-from morphing.merging.recipe import METHODS, Recipe
+from morphing.merging.recipe import Recipe
 from morphing.sources import local
 from morphing.sources.source import Source, TensorInfo
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from morphing.errors import MorphingError
+from morphing.merging.methods import SEARCHABLE, refusal
 from morphing.runs.spec import MEASURES, RunSpec, SearchOptions, zoo_spec
 from morphing.search.options import SpaceOptions
-from morphing.search.ranges import refusal
 from morphing.search.samplers import SAMPLERS
 from morphing.ui.compose import cards
 from morphing.ui.compose.choice import Choice, Settings, addable, count_numbers
@@ -33,8 +33,6 @@ def is_unfolded(html: str) -> bool:
 
 
 def test_every_method_measure_and_zoo_model_has_its_sentence() -> None:
-    from morphing.search.ranges import SEARCHABLE
-
     assert set(METHODS) == set(SEARCHABLE)
     assert set(MEASURE_WORDS) == set(MEASURES)
     assert set(ZOO_MODELS) == {f"zoo:{name}" for name in MODELS}

@@ -21,8 +21,8 @@ from morphing.merging.workers import Workers
 
 _WEIGHTED = ("linear", "task_arithmetic", "slerp", "passthrough")
 _DROPPED = ("dare_linear", "dare_ties")
-FAST = (*_WEIGHTED, "ties", *_DROPPED)
-"""Methods with kernels of our own."""
+KERNELS = (*_WEIGHTED, "ties", *_DROPPED)
+"""The methods that can be merged here."""
 
 Place = Callable[[Segment], Tensor | None]
 """Where a segment's rows are to be written; None for a new buffer."""
@@ -39,7 +39,7 @@ class Job:
 
 
 class RowMerger:
-    """Merges segments of the methods in `FAST`, and measures distances."""
+    """Merges segments of the methods in `KERNELS`, and measures distances."""
 
     def __init__(self, runner: Runner, workers: Workers, device: torch.device) -> None:
         self._runner = runner

@@ -1,32 +1,21 @@
 """What the cards under Compose say of methods, samplers, spaces, benchmarks and the zoo."""
 
 from morphing.benchmarks.benchmark import Benchmark
+from morphing.merging import methods as known
 from morphing.runs.spec import SearchOptions
 
 METHODS = {
-    "dare_ties": ("DARE-TIES", "Drops random changes, settles sign conflicts. The usual choice."),
-    "dare_linear": ("DARE linear", "Drops random changes and adds up what is left."),
-    "ties": ("TIES", "Keeps each source's largest changes and settles sign conflicts."),
-    "task_arithmetic": ("Task arithmetic", "Adds the sources' changes to the base, weighted."),
-    "linear": ("Linear", "A weighted average of the sources' weights."),
-    "slerp": ("SLERP", "Goes from the base to one source along the sphere. One source only."),
-    "della": ("DELLA", "Like DARE-TIES, but drops small changes more often than large ones."),
-    "della_linear": ("DELLA linear", "Like DELLA, and adds up what is left, conflicts and all."),
-    "breadcrumbs": ("Breadcrumbs", "Drops each source's smallest changes and its outliers."),
-    "breadcrumbs_ties": ("Breadcrumbs TIES", "Like Breadcrumbs, and settles sign conflicts."),
-    "sce": ("SCE", "Keeps the entries in which the sources differ most. Two sources or more."),
-    "ram": ("RAM", "Averages what sources changed together, keeps what one alone did."),
-    "ramplus_tl": ("RAM+", "Like RAM, but strengthens what one source alone changed. Two or more."),
-    "multislerp": ("Multi-SLERP", "A mean of the sources' directions from the base. Two or more."),
-    "nuslerp": ("NuSLERP", "Goes from one source to another along the sphere. Two sources."),
-    "nearswap": ("NearSwap", "Takes a source's weights where they are near. One source only."),
-    "passthrough": ("Passthrough", "Scales a source's weights as they are. One source only."),
+    name: (known.METHODS[name].title, known.METHODS[name].sentence) for name in known.SEARCHABLE
+}
+_GROUPS = {
+    "Drop what changed little": "changes",
+    "Compare what the sources changed": "compare",
+    "Turn towards the sources": "directions",
+    "Work on a single source": "single",
 }
 METHOD_GROUPS = {
-    "Drop what changed little": ("della", "della_linear", "breadcrumbs", "breadcrumbs_ties"),
-    "Compare what the sources changed": ("sce", "ram", "ramplus_tl"),
-    "Turn towards the sources": ("multislerp", "nuslerp"),
-    "Work on a single source": ("nearswap", "passthrough"),
+    title: tuple(name for name in METHODS if known.METHODS[name].group == group)
+    for title, group in _GROUPS.items()
 }
 """The methods that are shown on demand; the others are the usual ones."""
 DEFAULT_SAMPLER = SearchOptions().sampler
