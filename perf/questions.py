@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
-from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.data.sample import Sample
 
 SHOTS = 4
 _OPTIONS = 4

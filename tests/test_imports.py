@@ -4,9 +4,12 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from morphing.benchmarks.kinds.table import KINDS
 
 PACKAGE = Path(__file__).parents[1] / "morphing"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
@@ -72,6 +75,40 @@ def test_imports_go_downwards(path: Path) -> None:
             assert there == here or there in ALLOWED[here] | ALWAYS, f"{here} imports {name}"
         elif top in OUTSIDE:
             assert here in OUTSIDE[top], f"{here} imports {name}"
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def file_imports(path: Path) -> set[str]:
+    """The package's files that a file imports: lazily and for type checkers only counts too."""
+    known = {module(each) for each in MODULES}
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else str(node.module) for name in whole}
+    return found & known - {module(path)}
+
+
+def test_no_file_of_benchmarks_is_in_a_circle() -> None:
+    graph = {module(path): file_imports(path) for path in MODULES if room(path) == "benchmarks"}
+    # What is named in the table of kinds is imported by `evaluate` as a benchmark asks for it.
+    scorers = {f"morphing.benchmarks.{kind.module}" for kind in KINDS.values()}
+    assert scorers <= graph.keys()
+    graph["morphing.benchmarks.evaluate"] |= scorers
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_the_scoring_engine_knows_nothing_else_of_benchmarks() -> None:
+    engine = "morphing.benchmarks.engine."
+    for path in (PACKAGE / "benchmarks" / "engine").glob("*.py"):
+        for name in file_imports(path):
+            assert name.startswith(engine) or name == "morphing.errors", f"{path.name}: {name}"
 
 
 def test_search_takes_only_recipes_and_paths_from_merging() -> None:

@@ -6,39 +6,34 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from morphing.benchmarks.kinds.table import KINDS, kinds_with
 from morphing.errors import MorphingError
 
 LM_EVAL = "lm_eval:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-Kind = Literal["generation", "multiple_choice", "perplexity", "code", "lm_eval"]
 Normalization = Literal["tokens", "characters", "bytes"]
-METRIC_OF = {"multiple_choice": "accuracy", "perplexity": "bits_per_byte", "code": "passed"}
-"""The only metric of these kinds."""
 LOWER_IS_BETTER = frozenset({"bits_per_byte"})
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 _PUBLIC = re.compile(r"(?i)(test|eval|val|dev)")
-_REQUIRED: Mapping[Kind, tuple[str, ...]] = {
-    "generation": ("prompt", "target"),
-    "multiple_choice": ("target", "choices"),
-    "perplexity": ("target",),
-    "code": ("prompt", "program"),
-    "lm_eval": ("task",),
-}
-_ASKED: frozenset[Kind] = frozenset({"generation", "multiple_choice", "perplexity", "code"})
-_ONLY_FOR: Mapping[str, frozenset[Kind]] = {
-    **dict.fromkeys(("prompt", "system", "target"), _ASKED),
-    **dict.fromkeys(("shot", "shot_separator", "few_shot_split"), _ASKED),
-    **dict.fromkeys(("choices", "continuation", "normalize"), frozenset({"multiple_choice"})),
-    **dict.fromkeys(("stop", "extract"), frozenset({"generation", "code"})),
-    "program": frozenset({"code"}),
-    **dict.fromkeys(("task", "include"), frozenset({"lm_eval"})),
-}
+
+
+def _known(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}: choose {', '.join(KINDS)}")
+    return kind
 
 
 class Benchmark(BaseModel):
@@ -69,7 +64,8 @@ class Benchmark(BaseModel):
     """What the search may see; shared by search and holdout when there is no ``holdout_split``."""
     holdout_split: str | None = None
 
-    kind: Kind
+    kind: Annotated[str, AfterValidator(_known)]
+    """One of ``kinds.table.KINDS``."""
     prompt: str = ""
     system: str | None = None
     """With ``chat``: the system's turn, a template too."""
@@ -115,14 +111,14 @@ class Benchmark(BaseModel):
         written = dict(data)
         if isinstance(written.get("normalize"), bool):
             written["normalize"] = "tokens" if written["normalize"] else None
-        if (only := METRIC_OF.get(str(written.get("kind")))) is not None:
-            written.setdefault("metric", only)
-        elif written.get("kind") == "lm_eval" and isinstance(written.get("task"), str):
-            from morphing.benchmarks.harness.bridge import completed
+        if (kind := KINDS.get(str(written.get("kind")))) is not None:
+            written.setdefault("extract", kind.extract)
+            if kind.metric is not None:
+                written.setdefault("metric", kind.metric)
+        if written.get("kind") == "lm_eval" and isinstance(written.get("task"), str):
+            from morphing.benchmarks.harness.fields import completed
 
             return completed(written)
-        if written.get("kind") == "code":
-            written.setdefault("extract", "code")
         return written
 
     @model_validator(mode="after")
@@ -130,20 +126,21 @@ class Benchmark(BaseModel):
         from morphing.benchmarks.judging.extract import check_rule
         from morphing.benchmarks.judging.metrics import check_metric
 
-        for field in _REQUIRED[self.kind]:
+        kind = KINDS[self.kind]
+        for field in kind.needs:
             if not getattr(self, field):
                 raise ValueError(f"the field {field!r} is missing: kind {self.kind} needs it")
-        for field, kinds in _ONLY_FOR.items():
-            default = type(self).model_fields[field].default
-            if self.kind not in kinds and getattr(self, field) != default:
-                allowed = ", ".join(kind for kind in _REQUIRED if kind in kinds)
-                raise ValueError(f"{field} is for kind {allowed} only, and this is {self.kind}")
+        for field, described in type(self).model_fields.items():
+            allowed = kinds_with(field)
+            if allowed and self.kind not in allowed and getattr(self, field) != described.default:
+                raise ValueError(
+                    f"{field} is for kind {', '.join(allowed)} only, and this is {self.kind}"
+                )
         self._check_templates()
         self._check_shots()
         check_rule(self.extract)
-        only = METRIC_OF.get(self.kind)
-        if only is not None and self.metric != only:
-            raise ValueError(f"kind {self.kind} has the metric {only} only")
+        if kind.metric is not None and self.metric != kind.metric:
+            raise ValueError(f"kind {self.kind} has the metric {kind.metric} only")
         if self.kind == "generation":
             check_metric(self.metric)
         if any(not stop for stop in self.stop):
@@ -186,9 +183,10 @@ class Benchmark(BaseModel):
     def direction(self) -> Literal["maximize", "minimize"]:
         """Which way its metric is better."""
         if self.kind == "lm_eval":
-            from morphing.benchmarks.harness.bridge import metric_is_lower_better
+            from morphing.benchmarks.harness.fields import metric_is_lower_better
 
-            return "minimize" if metric_is_lower_better(self) else "maximize"
+            lower = metric_is_lower_better(self.metric, str(self.task), self.include)
+            return "minimize" if lower else "maximize"
         return "minimize" if self.metric in LOWER_IS_BETTER else "maximize"
 
     @property
@@ -198,7 +196,7 @@ class Benchmark(BaseModel):
 
         if self.kind == "lm_eval":
             return self.metric.partition(",")[0].endswith(("acc", "acc_norm", "exact_match"))
-        return self.metric in METRICS or self.metric == METRIC_OF["code"]
+        return self.metric in METRICS or self.metric == KINDS["code"].metric
 
     @property
     def contaminates(self) -> bool:
@@ -283,9 +281,9 @@ def get_benchmark(name_or_path: str) -> Benchmark:
         MorphingError: no such name (near matches are given) or no valid file.
     """
     if name_or_path.startswith(LM_EVAL):
-        from morphing.benchmarks.harness.bridge import declaration
+        from morphing.benchmarks.harness.fields import declared
 
-        return declaration(name_or_path.removeprefix(LM_EVAL))
+        return parse_benchmark(declared(name_or_path.removeprefix(LM_EVAL)), name_or_path)
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return read_benchmark(path)
@@ -297,28 +295,3 @@ def get_benchmark(name_or_path: str) -> Benchmark:
         f"There is no benchmark {name_or_path!r}: choose {', '.join(near)}, or give the path of"
         f" a YAML file or {LM_EVAL}<task>."
     )
-
-
-def pin_benchmark(benchmark: Benchmark, token: str | None = None) -> Benchmark:
-    """The same benchmark with its data fixed: a Hub revision as a commit, a local path absolute.
-
-    Of a dataset that is a program the commit is one of the rows that the Hub converted.
-
-    Raises:
-        MorphingError: unknown or gated dataset, unknown revision, missing file, no network, a
-            program without converted rows.
-    """
-    if benchmark.dataset.startswith("zoo:"):
-        return benchmark
-    if benchmark.local:
-        path = Path(benchmark.dataset).expanduser().resolve()
-        if not path.exists():
-            raise MorphingError(
-                f"The dataset {path} of benchmark {benchmark.name!r} does not exist."
-            )
-        return benchmark.model_copy(update={"dataset": str(path)})
-    if benchmark.revision and COMMIT.fullmatch(benchmark.revision):
-        return benchmark
-    from morphing.benchmarks.data.hub import resolve_revision
-
-    return benchmark.model_copy(update={"revision": resolve_revision(benchmark, token)})

@@ -10,7 +10,8 @@ from morphing.benchmarks.benchmark import (
     catalogue,
     get_benchmark,
 )
-from morphing.benchmarks.data.samples import Sample, load_samples
+from morphing.benchmarks.data.sample import Sample
+from morphing.benchmarks.data.samples import load_samples
 
 EXAMPLES = 3
 """Filled-in samples that are shown of a benchmark before it is trusted."""

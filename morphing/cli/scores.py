@@ -14,8 +14,8 @@ from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
     from morphing.benchmarks.benchmark import Benchmark
-    from morphing.benchmarks.data.samples import Sample
-    from morphing.benchmarks.evaluate import Score
+    from morphing.benchmarks.data.sample import Sample
+    from morphing.benchmarks.results import Score
     from morphing.runs.single import Single
 
 _NAMES = "A name of the catalogue, a YAML file, lm_eval:TASK, or a dataset (Hub id or file)."
@@ -139,11 +139,12 @@ def _ready(
     benchmark: Benchmark, part: Literal["search", "holdout"], samples: int
 ) -> tuple[Benchmark, list[Sample]]:
     """The benchmark with its data pinned, and its samples; or why it cannot be scored here."""
-    from morphing.benchmarks.benchmark import pin_benchmark
+    from morphing.benchmarks.data.dataset import pin_benchmark
     from morphing.benchmarks.data.samples import load_samples
+    from morphing.benchmarks.kinds.table import KINDS
 
-    if benchmark.kind == "code":
-        from morphing.benchmarks.sandbox.run import require_code
+    if KINDS[benchmark.kind].runs_code:
+        from morphing.benchmarks.sandbox.check import require_code
 
         require_code(benchmark.name)
     pinned = pin_benchmark(benchmark)

@@ -25,7 +25,7 @@ def job(
     code: AllowCode = False,
 ) -> None:
     """Run a search on hardware rented from the Hub; you pay for it."""
-    from morphing.benchmarks.sandbox.run import code_allowed
+    from morphing.benchmarks.sandbox.check import code_allowed
     from morphing.jobs.launch import launch
     from morphing.runs.spec import load_spec, zoo_spec
 

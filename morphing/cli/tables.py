@@ -13,8 +13,8 @@ from morphing.benchmarks.find import asked_and_expected
 from morphing.cli.terminal import console
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.data.samples import Sample
-    from morphing.benchmarks.evaluate import Score
+    from morphing.benchmarks.data.sample import Sample
+    from morphing.benchmarks.results import Score
     from morphing.runs.single import Single
 
 

@@ -20,7 +20,7 @@ from morphing.runs.trial import Result, Trial
 from morphing.runs.workbench import Workbench, join
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.evaluate import Output, Score
+    from morphing.benchmarks.results import Output, Score
 
 
 @dataclass(frozen=True)

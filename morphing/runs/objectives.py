@@ -19,7 +19,7 @@ from morphing.search import pareto
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from morphing.benchmarks.evaluate import Score
+    from morphing.benchmarks.results import Score
 
 PARAMETERS, LAYERS, TOKENS, THROUGHPUT = (name for name in MEASURES if name != SPARSITY)
 EXACT = frozenset({SPARSITY, PARAMETERS, LAYERS})

@@ -12,7 +12,7 @@ import orjson
 from morphing.runs.files import write_atomically
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.evaluate import Output
+    from morphing.benchmarks.results import Output
 
 
 def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:

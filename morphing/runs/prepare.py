@@ -32,15 +32,16 @@ def prepare(spec: RunSpec, token: str | None = None) -> RunSpec:
     """
     import torch
 
-    from morphing.benchmarks.benchmark import pin_benchmark
+    from morphing.benchmarks.data.dataset import pin_benchmark
     from morphing.benchmarks.data.samples import load_samples
-    from morphing.benchmarks.sandbox.run import require_code
+    from morphing.benchmarks.kinds.table import KINDS
+    from morphing.benchmarks.sandbox.check import require_code
     from morphing.merging.morph import required_memory
     from morphing.sources.compatibility import check
     from morphing.sources.find import inspect, pin
 
     for use in spec.benchmarks:
-        if use.declaration.kind == "code":
+        if KINDS[use.declaration.kind].runs_code:
             require_code(use.declaration.name)
     device = resolve_device(spec.device)
     base = inspect(pin(spec.base, token), token)

@@ -15,7 +15,7 @@ from morphing.runs.outputs import write_outputs
 from morphing.runs.trial import Result
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.evaluate import Output
+    from morphing.benchmarks.results import Output
 
 RESULTS = TypeAdapter(dict[str, Result])
 _MEASURES = TypeAdapter(dict[str, float])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from morphing.merging.recipe import Recipe
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.evaluate import Score
+    from morphing.benchmarks.results import Score
 
 
 @dataclass(frozen=True)

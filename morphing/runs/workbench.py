@@ -25,8 +25,8 @@ from morphing.runs.stage_model import STAGE_MODEL, stage_folder
 from morphing.runs.trial import Result
 
 if TYPE_CHECKING:
-    from morphing.benchmarks.data.samples import Sample
-    from morphing.benchmarks.evaluate import Prepared, Score
+    from morphing.benchmarks.data.sample import Sample
+    from morphing.benchmarks.results import Prepared, Score
     from morphing.merging.writing.lora import AdapterReport
 
 Piece = Literal["all", "first", "rest"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from morphing.benchmarks.benchmark import Benchmark, catalogue
-from morphing.benchmarks.data import samples
+from morphing.benchmarks.data import few_shot, samples
 from morphing.benchmarks.data.samples import Part, load_samples
 from morphing.benchmarks.judging.extract import extract_answer
 from morphing.benchmarks.judging.metrics import get_metric
@@ -120,6 +120,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
         return [row] * 10
 
     monkeypatch.setattr(samples, "read_rows", read)
+    monkeypatch.setattr(few_shot, "read_rows", read)
 
 
 def mgsm_example(language: str) -> Row:

@@ -7,7 +7,8 @@ import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark
-from morphing.benchmarks.data.samples import Sample, load_samples
+from morphing.benchmarks.data.sample import Sample
+from morphing.benchmarks.data.samples import load_samples
 from morphing.benchmarks.evaluate import evaluate
 from morphing.benchmarks.judging.extract import extract_answer
 from morphing.benchmarks.kinds import code

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from morphing.benchmarks.benchmark import Benchmark, get_benchmark, pin_benchmark
-from morphing.benchmarks.data.dataset import read_rows, split_names
+from morphing.benchmarks.benchmark import Benchmark, get_benchmark
+from morphing.benchmarks.data.dataset import pin_benchmark, read_rows, split_names
 from morphing.benchmarks.data.samples import load_samples
 from morphing.errors import MorphingError
 from tests.hub.server import RunningHub

@@ -9,8 +9,8 @@ from morphing.benchmarks.benchmark import (
     catalogue,
     get_benchmark,
     parse_benchmark,
-    pin_benchmark,
 )
+from morphing.benchmarks.data.dataset import pin_benchmark
 from morphing.errors import MorphingError
 from tests.hub.server import RunningHub
 
@@ -36,7 +36,10 @@ def test_the_catalogue_has_what_is_promised() -> None:
     [
         ({"promt": "x"}, "unknown field 'promt' (did you mean 'prompt'?)"),
         ({"dataset": None}, "dataset: Input should be a valid string"),
-        ({"kind": "essay"}, "kind: Input should be 'generation', 'multiple_choice', 'perplexity'"),
+        (
+            {"kind": "essay"},
+            "kind: unknown kind 'essay': choose generation, multiple_choice",
+        ),
         ({"prompt": "{{ question"}, "prompt is not a Jinja template"),
         ({"extract": "number"}, "unknown extract 'number'"),
         ({"extract": "regex:("}, "malformed regular expression"),

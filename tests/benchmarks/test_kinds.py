@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +11,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.data.samples import Sample
-from morphing.benchmarks.engine.encode import Request
+from morphing.benchmarks.data.sample import Sample
+from morphing.benchmarks.engine.encode import Request, windows
 from morphing.benchmarks.evaluate import evaluate, prepare
-from morphing.benchmarks.kinds.perplexity import windows
+from morphing.benchmarks.kinds.table import KINDS
 from morphing.errors import MorphingError
 from tests.benchmarks.conftest import TEMPLATE
 
@@ -38,6 +40,17 @@ def choice(declare: Declare, **fields: object) -> Benchmark:
 
 def told(text: str) -> list[float]:
     return [float(part.partition(" ")[0]) for part in text.split("=")[1:]]
+
+
+def test_the_table_of_kinds_is_whole_and_told() -> None:
+    """Its fields are a declaration's, its modules score, and the manual has a line for each."""
+    manual = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for kind in KINDS.values():
+        assert {*kind.needs, *kind.takes} <= Benchmark.model_fields.keys()
+        scorer = import_module(f"morphing.benchmarks.{kind.module}")
+        assert all(callable(getattr(scorer, name)) for name in ("check", "requests", "score"))
+        assert f"| `{kind.name}` | {kind.sentence} |" in manual
+        assert kind.title
 
 
 def test_normalized_by_tokens_characters_or_bytes(

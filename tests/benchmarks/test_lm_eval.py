@@ -16,12 +16,14 @@ from morphing.benchmarks.benchmark import (
     catalogue,
     get_benchmark,
     parse_benchmark,
-    pin_benchmark,
 )
-from morphing.benchmarks.data.samples import Part, Sample, halves, load_samples
-from morphing.benchmarks.evaluate import Score, evaluate
-from morphing.benchmarks.harness.bridge import metric_is_lower_better
+from morphing.benchmarks.data.dataset import pin_benchmark
+from morphing.benchmarks.data.draws import halves
+from morphing.benchmarks.data.sample import Sample
+from morphing.benchmarks.data.samples import Part, load_samples
+from morphing.benchmarks.evaluate import evaluate
 from morphing.benchmarks.harness.files import find_task
+from morphing.benchmarks.results import Score
 from morphing.errors import MorphingError
 from tests.benchmarks.conftest import TEMPLATE
 from tests.benchmarks.twins import harness_records
@@ -208,12 +210,12 @@ def test_data_on_the_hub_is_pinned_however_a_task_names_it(testbed: Path, write:
 
 
 def test_lower_is_better_where_the_task_says_so(write: Write) -> None:
-    assert metric_is_lower_better(get_benchmark(write("text")))
-    assert metric_is_lower_better(get_benchmark(write("continuation")))
-    assert not metric_is_lower_better(get_benchmark(write("continuation") + "#acc"))
+    assert get_benchmark(write("text")).direction == "minimize"
+    assert get_benchmark(write("continuation")).direction == "minimize"
+    assert get_benchmark(write("continuation") + "#acc").direction == "maximize"
     turned = [{"metric": "acc", "higher_is_better": False, "aggregation": "mean"}]
     name = write("inputs", metric_list=turned)
-    assert metric_is_lower_better(get_benchmark(name))
+    assert get_benchmark(name).direction == "minimize"
 
 
 @pytest.mark.parametrize(

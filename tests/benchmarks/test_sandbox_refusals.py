@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from morphing.benchmarks.sandbox import check
-from morphing.benchmarks.sandbox.check import check_sandbox
+from morphing.benchmarks.sandbox.check import check_sandbox, code_allowed, require_code
 from morphing.benchmarks.sandbox.filter import filter_program
-from morphing.benchmarks.sandbox.run import Limits, code_allowed, require_code, run_program
+from morphing.benchmarks.sandbox.run import Limits, run_program
 from morphing.errors import MorphingError
 
 LAST_MOUNT = "at = words.index('--chdir') - 2; words[at:at]"

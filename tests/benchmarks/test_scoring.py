@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark
-from morphing.benchmarks.data.samples import Sample, load_samples
+from morphing.benchmarks.data.sample import Sample
+from morphing.benchmarks.data.samples import load_samples
 from morphing.benchmarks.engine.encode import encode
 from morphing.benchmarks.engine.memory import default_batch_size
 from morphing.benchmarks.engine.stopping import Ending

@@ -18,9 +18,10 @@ import yaml
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark, parse_benchmark
 from morphing.benchmarks.data.samples import load_samples
-from morphing.benchmarks.evaluate import Output, evaluate
+from morphing.benchmarks.evaluate import evaluate
 from morphing.benchmarks.harness.files import library
 from morphing.benchmarks.judging.extract import extract_answer
+from morphing.benchmarks.results import Output
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from morphing.benchmarks.evaluate import Output, Score
+from morphing.benchmarks.results import Output, Score
 from morphing.errors import MorphingError
 from morphing.runs.objectives import best_of, measures, shown_value, signs, variances
 from morphing.runs.scales import Bound, Scales, bounds_told, make_scales

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from morphing.benchmarks.evaluate import Output
+from morphing.benchmarks.results import Output
 from morphing.runs.outputs import read_outputs, write_outputs
 
 

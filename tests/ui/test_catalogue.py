@@ -5,10 +5,11 @@ import re
 import pytest
 
 from morphing.benchmarks.benchmark import catalogue
+from morphing.benchmarks.kinds.table import KINDS
 from morphing.ui.compose.cards import benchmarks
 from morphing.ui.compose.catalogue import offer
 from morphing.ui.compose.choice import Choice
-from morphing.ui.compose.words import KINDS, LANGUAGES, OWN_SKILL, skill_of
+from morphing.ui.compose.words import LANGUAGES, OWN_SKILL, skill_of
 
 
 def offered(html: str) -> set[str]:

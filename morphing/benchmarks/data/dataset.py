@@ -7,9 +7,34 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from morphing.benchmarks.benchmark import DATA_SUFFIXES, Benchmark
+from morphing.benchmarks.benchmark import COMMIT, DATA_SUFFIXES, Benchmark
 from morphing.benchmarks.data.rows import JoinedRows, JsonLines, ParquetRows, Rows
 from morphing.errors import MorphingError
+
+
+def pin_benchmark(benchmark: Benchmark, token: str | None = None) -> Benchmark:
+    """The same benchmark with its data fixed: a Hub revision as a commit, a local path absolute.
+
+    Of a dataset that is a program the commit is one of the rows that the Hub converted.
+
+    Raises:
+        MorphingError: unknown or gated dataset, unknown revision, missing file, no network, a
+            program without converted rows.
+    """
+    if benchmark.dataset.startswith("zoo:"):
+        return benchmark
+    if benchmark.local:
+        path = _local_path(benchmark).resolve()
+        if not path.exists():
+            raise MorphingError(
+                f"The dataset {path} of benchmark {benchmark.name!r} does not exist."
+            )
+        return benchmark.model_copy(update={"dataset": str(path)})
+    if benchmark.revision and COMMIT.fullmatch(benchmark.revision):
+        return benchmark
+    from morphing.benchmarks.data.hub import resolve_revision
+
+    return benchmark.model_copy(update={"revision": resolve_revision(benchmark, token)})
 
 
 def read_rows(benchmark: Benchmark, split: str, token: str | None = None) -> Rows:

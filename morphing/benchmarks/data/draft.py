@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
 from morphing.benchmarks.data.dataset import class_names, read_rows, split_names, take
-from morphing.benchmarks.data.samples import Sample, make_sample
+from morphing.benchmarks.data.sample import Sample, make_sample
 from morphing.benchmarks.data.shapes import Table, fields_of, ref, show
 from morphing.benchmarks.find import EXAMPLES, examples, find_benchmark, is_dataset
+from morphing.benchmarks.kinds.table import KINDS
 from morphing.errors import MorphingError
 
 Role = Literal["prompt", "target", "choices", "unused"]
@@ -68,7 +69,7 @@ class Draft:
     @property
     def mapped(self) -> bool:
         """Whether columns are mapped to parts of a question; a task of lm-eval does that itself."""
-        return self.fields["kind"] in ("generation", "multiple_choice", "perplexity")
+        return bool(KINDS[self.fields["kind"]].choice)
 
     @property
     def columns(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
 from morphing.benchmarks.data.dataset import class_names, read_rows, split_names, take
-from morphing.benchmarks.data.samples import make_sample
+from morphing.benchmarks.data.sample import make_sample
 from morphing.benchmarks.data.shapes import Table, fields_of
 from morphing.errors import MorphingError
 

@@ -1,6 +1,6 @@
 """From texts to tokens that fit a model's context."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -127,6 +127,27 @@ def context_length(model: "PreTrainedModel", answer_tokens: int) -> int | None:
             f" of {context} tokens: lower the benchmark's max_new_tokens or shorten its choices."
         )
     return context
+
+
+def windows(request: Request, context: int | None) -> Iterator[Request]:
+    """Requests that ask for each token of the answer once and each fit the context.
+
+    As in lm-evaluation-harness: every window but the last asks for as many tokens as it reads, and
+    so sees nothing of the ones before it but one token; the last is moved back until it is full. A
+    prompt is cut to half the context where it and the answer don't fit together.
+    """
+    if context is None or len(request.ids) - 1 <= context:
+        yield request
+        return
+    before = len(request.ids) - request.answer
+    cut = max(0, before - max(1, context // 2))
+    ids, begin = request.ids[cut:], before - cut
+    first = True
+    while begin < len(ids):
+        end = min(len(ids), context + 1 if first else begin + context)
+        start = max(0, end - context - 1)
+        yield Request(ids[start:end], end - begin, bool(cut))
+        begin, first = end, False
 
 
 def by_length(lengths: Sequence[int]) -> list[int]:

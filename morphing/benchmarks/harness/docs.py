@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from morphing.benchmarks.data.dataset import read_rows, single_file
-from morphing.benchmarks.data.samples import Sample, halves
-from morphing.benchmarks.harness.bridge import (
+from morphing.benchmarks.data.draws import halves
+from morphing.benchmarks.data.sample import Sample
+from morphing.benchmarks.harness.fields import (
     data_files,
     few_shot_split,
     task_data,

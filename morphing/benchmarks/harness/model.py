@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import LM
 
-from morphing.benchmarks.engine.encode import Request, context_length, continuations, fit, prompts
+from morphing.benchmarks.engine.encode import (
+    Request,
+    context_length,
+    continuations,
+    fit,
+    prompts,
+    windows,
+)
 from morphing.benchmarks.engine.generate import generate
 from morphing.benchmarks.engine.likelihood import Likelihood, log_likelihoods
-from morphing.benchmarks.kinds.perplexity import windows
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

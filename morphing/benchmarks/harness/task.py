@@ -13,19 +13,18 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.filters import build_filter_ensemble
 
-from morphing.benchmarks.evaluate import Output
-from morphing.benchmarks.harness.bridge import (
+from morphing.benchmarks.harness.fields import (
     check_usable,
-    metric_is_lower_better,
     metric_name,
     metrics,
 )
 from morphing.benchmarks.harness.files import find_task, first_line
+from morphing.benchmarks.results import Output
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
     from morphing.benchmarks.benchmark import Benchmark
-    from morphing.benchmarks.data.samples import Sample
+    from morphing.benchmarks.data.sample import Sample
     from morphing.benchmarks.harness.model import Reply
 
 Render = Callable[[Sequence[Mapping[str, str]], bool], str]
@@ -128,7 +127,7 @@ class Scoring:
         self.benchmark, self.task = benchmark, task
         self.name, _, wanted = benchmark.metric.partition(",")
         self.filter = _filter(task.config, wanted)
-        self.lower_better = metric_is_lower_better(benchmark)
+        self.lower_better = benchmark.direction == "minimize"
 
     def outputs(
         self,

@@ -3,12 +3,48 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.data.templates import render
-from morphing.benchmarks.sandbox.run import Execution, require_code, run_program
+from morphing.benchmarks.kinds.generation import Judged, judged_by, requests
+from morphing.benchmarks.results import Output, Prepared, Progress
+from morphing.benchmarks.sandbox.check import require_code
+from morphing.benchmarks.sandbox.run import Execution, run_program
 from morphing.errors import MorphingError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["check", "program", "requests", "score", "score_all"]
+
+
+def check(benchmark: Benchmark) -> None:
+    """Whether programs may run here and can be isolated, said before a model is asked.
+
+    Raises:
+        MorphingError: as `sandbox.check.require_code`.
+    """
+    require_code(benchmark.name)
+
+
+def score(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prepared: Prepared,
+    batch_size: int | None,
+    progress: Progress,
+) -> tuple[list[Output], int]:
+    """The outputs of the samples, and of how many the prompt's beginning was cut."""
+    return judged_by(_run, model, tokenizer, prepared, batch_size, progress)
+
+
+def _run(benchmark: Benchmark, samples: Sequence[Sample], answers: Sequence[str]) -> Judged:
+    return [
+        (float(execution.passed), "" if execution.passed else f"\n[{execution.reason}]")
+        for execution in score_all(benchmark, samples, answers)
+    ]
 
 
 def score_all(

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.engine.encode import Request, continuations, fit
 from morphing.benchmarks.engine.likelihood import Likelihood, log_likelihoods
-from morphing.benchmarks.evaluate import Output, Prepared, Progress
 from morphing.benchmarks.kinds.turns import model_texts
+from morphing.benchmarks.results import Output, Prepared, Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +21,10 @@ _LENGTHS: dict[str, Callable[[str, Likelihood], int]] = {
     "characters": lambda option, found: len(option.lstrip()),
     "bytes": lambda option, found: len(option.lstrip().encode()),
 }
+
+
+def check(benchmark: Benchmark) -> None:
+    """Nothing to check: likelihoods need no metric that may be missing and run no code."""
 
 
 def requests(

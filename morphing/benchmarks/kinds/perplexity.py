@@ -1,15 +1,15 @@
 """Benchmarks of kind ``perplexity``: how many bits a text costs a model, by its bytes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.data.samples import Sample
-from morphing.benchmarks.engine.encode import Request, context_length, continuations
+from morphing.benchmarks.data.sample import Sample
+from morphing.benchmarks.engine.encode import Request, context_length, continuations, windows
 from morphing.benchmarks.engine.likelihood import log_likelihoods
-from morphing.benchmarks.evaluate import Output, Prepared, Progress
 from morphing.benchmarks.kinds.turns import model_texts
+from morphing.benchmarks.results import Output, Prepared, Progress
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 # What a token costs whose probability is no number, as of a broken merge: float32 knows no smaller
 # one than 2^-149.
 _BITS_OF_A_BROKEN_TOKEN = 149.0
+
+
+def check(benchmark: Benchmark) -> None:
+    """Nothing to check: likelihoods need no metric that may be missing and run no code."""
 
 
 def requests(
@@ -62,27 +66,6 @@ def score(
         outputs.append(_output(sample, sum(m.logprob for m in mine), sum(m.tokens for m in mine)))
         truncated += any(each.truncated for each in mine)
     return outputs, truncated
-
-
-def windows(request: Request, context: int | None) -> Iterator[Request]:
-    """Requests that ask for each token of the answer once and each fit the context.
-
-    As in lm-evaluation-harness: every window but the last asks for as many tokens as it reads, and
-    so sees nothing of the ones before it but one token; the last is moved back until it is full. A
-    prompt is cut to half the context where it and the answer don't fit together.
-    """
-    if context is None or len(request.ids) - 1 <= context:
-        yield request
-        return
-    before = len(request.ids) - request.answer
-    cut = max(0, before - max(1, context // 2))
-    ids, begin = request.ids[cut:], before - cut
-    first = True
-    while begin < len(ids):
-        end = min(len(ids), context + 1 if first else begin + context)
-        start = max(0, end - context - 1)
-        yield Request(ids[start:end], end - begin, bool(cut))
-        begin, first = end, False
 
 
 def _output(sample: Sample, logprob: float, tokens: int) -> Output:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.data.sample import Sample
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:

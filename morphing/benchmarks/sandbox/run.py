@@ -79,32 +79,6 @@ class SandboxError(MorphingError):
         self.said = said
 
 
-def code_allowed() -> bool:
-    """Whether programs that a model wrote may run: ``MORPHING_ALLOW_CODE=1`` is set.
-
-    Off by default everywhere. On a Space the variable is its owner's to set, not a visitor's.
-    """
-    return os.environ.get("MORPHING_ALLOW_CODE") == "1"
-
-
-def require_code(benchmark: str) -> None:
-    """Check that programs of a benchmark may run here, and can.
-
-    Raises:
-        MorphingError: it is not switched on, or this system can't isolate them.
-    """
-    from morphing.benchmarks.sandbox.check import check_sandbox
-
-    if not code_allowed():
-        mend = "allow it with --allow-code or the environment variable MORPHING_ALLOW_CODE=1"
-        if os.environ.get("SPACE_ID"):
-            mend = "the Space's owner can set the variable MORPHING_ALLOW_CODE=1 in its settings"
-        raise MorphingError(
-            f"Benchmark {benchmark!r} runs programs that the model writes, which is off: {mend}."
-        )
-    check_sandbox()
-
-
 def bwrap() -> str:
     """Where bubblewrap is.
 

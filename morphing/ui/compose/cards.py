@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from morphing.benchmarks.benchmark import Benchmark
+from morphing.benchmarks.kinds.table import KINDS
 from morphing.devices import DEVICES, resolve_device
 from morphing.errors import MorphingError
 from morphing.runs.spec import MEASURES
@@ -13,7 +14,6 @@ from morphing.ui.cards import chip, duration, empty, grid, link, option, pill, r
 from morphing.ui.compose.choice import Choice, Role, Settings, addable, count_numbers, inspected
 from morphing.ui.compose.words import (
     DEPTHS,
-    KINDS,
     METHOD_GROUPS,
     METHODS,
     STRATEGIES,
@@ -107,7 +107,8 @@ def benchmarks(choice: Choice) -> str:
 def _benchmark_card(benchmark: Benchmark, role: Role, choice: Choice) -> str:
     # A path says more of the machine than of the data.
     local = benchmark.dataset.startswith(("/", "~", "."))
-    facts = [short_name(benchmark.dataset) if local else benchmark.dataset, KINDS[benchmark.kind]]
+    dataset = short_name(benchmark.dataset) if local else benchmark.dataset
+    facts = [dataset, KINDS[benchmark.kind].title]
     if benchmark.cross_domain:
         facts.append("cross-domain")
     roles = (("objective", "Objective"), ("report", "Report"), ("off", "Off"))

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from html import escape
 
 from morphing.benchmarks.benchmark import Benchmark
+from morphing.benchmarks.kinds.table import KINDS
 from morphing.errors import MorphingError
 from morphing.ui.cards import chip, empty, pill
 from morphing.ui.compose.choice import Choice
-from morphing.ui.compose.words import KINDS, LANGUAGES, OWN_SKILL, SKILLS, skill_of
+from morphing.ui.compose.words import LANGUAGES, OWN_SKILL, SKILLS, skill_of
 
 
 def offer(choice: Choice, query: str = "", skill: str = "") -> str:
@@ -34,9 +35,9 @@ def offer(choice: Choice, query: str = "", skill: str = "") -> str:
 
 def refusal(benchmark: Benchmark) -> str | None:
     """Why a benchmark cannot be scored on this machine, or None."""
-    if benchmark.kind != "code":
+    if not KINDS[benchmark.kind].runs_code:
         return None
-    from morphing.benchmarks.sandbox.run import require_code
+    from morphing.benchmarks.sandbox.check import require_code
 
     try:
         require_code(benchmark.name)
@@ -52,7 +53,7 @@ def _fits(benchmark: Benchmark, query: str) -> bool:
         benchmark.description,
         benchmark.dataset,
         skill_of(benchmark),
-        KINDS[benchmark.kind],
+        KINDS[benchmark.kind].title,
         LANGUAGES.get(benchmark.language or "", benchmark.language or ""),
     )
     text = " ".join(said).lower()
@@ -78,7 +79,7 @@ def _stem(benchmark: Benchmark) -> str:
 def _row(benchmark: Benchmark, choice: Choice) -> str:
     facts = [chip(LANGUAGES.get(benchmark.language or "", benchmark.language or ""))]
     facts = facts if benchmark.language else []
-    facts.append(chip(KINDS[benchmark.kind]))
+    facts.append(chip(KINDS[benchmark.kind].title))
     facts += [_test_only()] if benchmark.contaminates else []
     reason = refusal(benchmark)
     told = f'<small class="m-refused">{escape(reason)}</small>' if reason else ""
@@ -114,7 +115,7 @@ def _family(members: list[Benchmark], choice: Choice) -> str:
         for each in members
     )
     title = (first.title or first.name).partition(" (")[0]
-    facts = chip(KINDS[first.kind]) + (_test_only() if _any_test(members) else "")
+    facts = chip(KINDS[first.kind].title) + (_test_only() if _any_test(members) else "")
     return (
         f'<li class="m-offer family"><div><b>{escape(title)}</b>{facts}'
         f"<small>One in {len(members)} languages; each is an objective of its own.</small>"

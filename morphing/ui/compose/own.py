@@ -13,6 +13,7 @@ from morphing.benchmarks.benchmark import DATA_SUFFIXES, Benchmark
 from morphing.benchmarks.data.draft import Draft, choices_of, choices_text, draft_of, moved
 from morphing.benchmarks.judging.extract import RULES
 from morphing.benchmarks.judging.metrics import METRICS
+from morphing.benchmarks.kinds.table import KINDS
 from morphing.errors import MorphingError
 from morphing.ui import session
 from morphing.ui.cards import heading, pick_html
@@ -26,11 +27,7 @@ _HINT = (
     "A dataset on the Hub, a file, or any task of lm-evaluation-harness as lm_eval:task. You see"
     " three questions filled in before anything runs."
 )
-_KINDS = [
-    ("A written answer", "generation"),
-    ("The likeliest option", "multiple_choice"),
-    ("How well a text is predicted", "perplexity"),
-]
+_KINDS = [(kind.choice, kind.name) for kind in KINDS.values() if kind.choice]
 _WRITTEN = ("metric", "extract", "max_new_tokens")
 """Fields of written answers alone."""
 _PLACES = ("config", "split", "holdout_split")
@@ -231,9 +228,11 @@ def _value(name: str, draft: Draft) -> Any:
 def _filled(name: str, control: Component, draft: Draft) -> Any:
     """A control with what the draft says, shown where its kind of benchmark has such a field."""
     options: dict[str, Any] = {"value": _value(name, draft)}
-    kinds = {"choices": "multiple_choice"} | dict.fromkeys(_WRITTEN, "generation")
-    if name in kinds:
-        options["visible"] = draft.fields["kind"] == kinds[name]
+    if name in ("choices", *_WRITTEN):
+        kind = KINDS[draft.fields["kind"]]
+        options["visible"] = bool(kind.choice) and (
+            name in kind.needs if name == "choices" else kind.generates
+        )
     if name == "split":
         options["choices"] = list(draft.splits)
     if name == "holdout_split":

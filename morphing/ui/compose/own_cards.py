@@ -4,11 +4,11 @@ from html import escape
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.draft import ROLES, Draft
-from morphing.benchmarks.data.samples import Sample
+from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.find import asked_and_expected
+from morphing.benchmarks.kinds.table import KINDS
 from morphing.errors import MorphingError
 from morphing.ui.cards import chip, short_name
-from morphing.ui.compose.words import KINDS
 
 _ROLE_WORDS = {
     "prompt": "Asked",
@@ -25,6 +25,7 @@ def workshop(draft: Draft) -> str:
     """The columns and what they are for, and beside them what a model will be asked."""
     dataset = str(draft.fields.get("dataset", ""))
     title = str(draft.fields.get("title") or short_name(dataset))
+    kind = KINDS[draft.fields["kind"]].title
     said = (
         "Guessed from its columns. Are these the questions you mean?"
         if draft.guessed
@@ -33,7 +34,7 @@ def workshop(draft: Draft) -> str:
     columns = _columns(draft) if draft.mapped and draft.table.rows else ""
     return (
         f'<header class="m-own-head"><div class="m-heading"><h2>{escape(title)}'
-        f"{chip(KINDS[draft.fields['kind']], 'front')}{_cautions(draft)}</h2><p>{said}</p></div>"
+        f"{chip(kind, 'front')}{_cautions(draft)}</h2><p>{said}</p></div>"
         f'</header><div class="m-own-body{"" if columns else " plain"}">{columns}'
         f"<div>{_examples(draft)}</div></div>"
     )

@@ -67,13 +67,6 @@ LANGUAGES = {
     "th": "Thai",
     "zh": "Chinese",
 }
-KINDS = {
-    "generation": "written answer",
-    "multiple_choice": "multiple choice",
-    "perplexity": "perplexity",
-    "code": "runs code",
-    "lm_eval": "lm-eval task",
-}
 
 
 def skill_of(benchmark: Benchmark) -> str:
