@@ -17,6 +17,7 @@ from morphing.merging.writing.checkpoint import RECORD, export
 from morphing.merging.writing.checkpoint_writer import check_target
 from morphing.merging.writing.lora import AdapterReport
 from morphing.sources import local
+from morphing.sources.content import with_digest
 from morphing.sources.find import download
 from morphing.sources.source import Source
 
@@ -94,7 +95,9 @@ def _open(
     sources = {}
     for part in dict.fromkeys(part for name in recipe.references for part in _split(name)):
         progress(f"getting {part}", 0, 0)
-        sources[part] = download(part, token, partial(_megabytes, progress, f"downloading {part}"))
+        fetched = download(part, token, partial(_megabytes, progress, f"downloading {part}"))
+        read = partial(_megabytes, progress, f"reading what is in {part}")
+        sources[part] = with_digest(fetched, read)
     named = {name: _parts(name, recipe, sources) for name in recipe.references}
     progress("reading", 0, 0)
     models = open_models(named)

@@ -11,7 +11,7 @@ import torch
 from morphing.devices import available_memory
 from morphing.merging.planning.plan import ModelInfo
 from morphing.merging.stores import Adapted, Disk, Resident, Store
-from morphing.sources import local, metadata
+from morphing.sources import content, local, metadata
 from morphing.sources.adapter import Adapter, load_adapter
 from morphing.sources.source import Source
 from morphing.sources.weights import Weights, tensor_info
@@ -79,6 +79,17 @@ def open_models(
         factors = None if adapter is None else load_adapter(adapter, own)
         opened[name] = Opened(adapter or checkpoint, own, factors)
     return opened
+
+
+def check_contents(models: Iterable[Opened]) -> None:
+    """Refuse models whose files hold something else than when their digests were taken.
+
+    Raises:
+        ModelChanged: naming the first of them.
+    """
+    used = (source for model in models for source in (model.weights.source, model.source))
+    for source in dict.fromkeys(used):
+        content.check(source)
 
 
 def place_models(

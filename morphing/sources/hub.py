@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError, is_disk_full
 from morphing.sources import local, metadata
+from morphing.sources.content import SMALL_FILES
 from morphing.sources.source import Inspection, ModelHit, split_hub_name
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", metadata.CARD)
+_SMALL_FILES = (*SMALL_FILES, metadata.CARD)
 
 
 def commit(repo: str, revision: str | None, token: str | None) -> str:

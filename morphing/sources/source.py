@@ -11,6 +11,8 @@ from typing import NamedTuple
 from morphing.errors import MorphingError
 
 ZOO = "zoo:"
+STAGE = "stage:"
+"""Begins the names of models that a run has made."""
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?(@[^@+]+)?")
 
 
@@ -64,6 +66,14 @@ class Source:
     """Ancestors its card or adapter configuration names, without revisions."""
     adapter: bool
     """Whether it is a PEFT adapter, not a checkpoint."""
+    digest: str | None = None
+    """Of the content of its files (`sources.content`), where it was asked for."""
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it is a Hub id, and not of the zoo, in a folder or made by a run."""
+        local = self.name.startswith((ZOO, STAGE)) or Path(self.name).is_absolute()
+        return not local
 
 
 @dataclass(frozen=True)

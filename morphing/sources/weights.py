@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from morphing.errors import MorphingError
-from morphing.sources import local, metadata
+from morphing.sources import content, local, metadata
+from morphing.sources.content import ModelChanged
 from morphing.sources.source import STORED_DTYPES, Source, TensorInfo
 
 _PART = 1 << 20
@@ -63,8 +64,9 @@ class Weights:
         """A tensor in its stored dtype, on the CPU; a private view of the file, not a copy.
 
         Raises:
-            MorphingError: the file was changed since it was opened, its dtype is not one that can
-                be merged, or the tensor holds NaN or infinity.
+            ModelChanged: the file's content was changed since it was opened.
+            MorphingError: its dtype is not one that can be merged, or the tensor holds NaN or
+                infinity.
         """
         path, info, start = self._places[name]
         dtype = self.dtype(name)
@@ -73,10 +75,7 @@ class Weights:
             return torch.empty(info.shape, dtype=dtype)
         try:
             if _version(path) != self._versions[path]:
-                raise MorphingError(
-                    f"{path} was changed while its model was in use: begin again with a model that"
-                    " stays as it is."
-                )
+                self._check_content(path)
             # Copy on write: torch wants memory that it may write to, the file stays as it is.
             mapped = np.memmap(path, np.uint8, "c", start, (count * dtype.itemsize,))
         except (OSError, ValueError) as error:
@@ -88,6 +87,16 @@ class Weights:
             check_finite(name, tensor, path)
             self._finite.add(name)
         return tensor
+
+    def _check_content(self, path: Path) -> None:
+        """Refuse a file that is another than when it was opened, unless it holds the same."""
+        if self.source.digest is None:
+            raise ModelChanged(
+                f"{path} was changed while its model was in use: begin again with a model that"
+                " stays as it is."
+            )
+        content.check(self.source)
+        self._versions = {path: _version(path) for path in self._versions}
 
 
 def _version(path: Path) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from morphing.merging.morph import Morpher
+from morphing.sources.content import with_digest
 from morphing.sources.find import download
 from morphing.sources.source import Source
 
@@ -46,4 +47,4 @@ def _family(folder: Path, dtype: torch.dtype, tied: bool) -> list[Source]:
     # and this file can be read before that Hub has started.
     from tests.merging.tiny import save_family
 
-    return [download(str(path)) for path in save_family(folder, dtype, tied)]
+    return [with_digest(download(str(path))) for path in save_family(folder, dtype, tied)]

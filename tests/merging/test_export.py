@@ -18,6 +18,7 @@ from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
 from morphing.merging.writing import checkpoint_writer
 from morphing.merging.writing.checkpoint import export
+from morphing.sources.content import with_digest
 from morphing.sources.find import download
 from morphing.sources.source import Source
 from tests.merging.tiny import METHODS, recipe
@@ -75,7 +76,11 @@ def test_what_was_evaluated_is_what_is_exported(
     chat = [{"role": "user", "content": "w3 w4"}]
     template = morpher.tokenizer.apply_chat_template(chat)
     assert tokenizer.apply_chat_template(chat) == template
-    assert json.loads((tmp_path / "out" / "morphing.json").read_text())["mask_seed"] == 5
+    record = json.loads((tmp_path / "out" / "morphing.json").read_text())
+    assert record["mask_seed"] == 5
+    digests = {source.folder.name: source.digest for source in family}
+    assert len(record["models"]) >= 2
+    assert all(digests[each["model"]] == each["digest"] for each in record["models"])
 
 
 @pytest.mark.parametrize("method", ["dare_ties", "slerp", "della", "sce"])
@@ -197,6 +202,7 @@ from morphing.errors import MorphingError
 from morphing.merging.writing.checkpoint import export
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
+from morphing.sources.content import with_digest
 from morphing.sources.find import download
 
 torch.set_num_threads(1)
@@ -243,7 +249,7 @@ def test_the_configuration_names_the_dtype_written_and_no_path(
     config = json.loads((folder / "config.json").read_text())
     config |= {"_name_or_path": "/home/someone/base", "torch_dtype": "float16"}
     (folder / "config.json").write_text(json.dumps(config))
-    base = download(str(folder))
+    base = with_digest(download(str(folder)))
     morpher = Morpher(base, family[1:], CPU, torch.float32)
     export(morpher.engine, recipe("ties", [base, *family[1:]]), tmp_path / "out")
     written = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -255,7 +261,7 @@ def test_folders_whose_names_mergekits_strings_cannot_hold_become_mappings(
     family: list[Source], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(family[0].folder, tmp_path / "a+b@c"))
-    base = download(str(folder))
+    base = with_digest(download(str(folder)))
     morpher = Morpher(base, family[1:], CPU, torch.float32)
     export(morpher.engine, recipe("ties", [base, *family[1:]]), tmp_path / "out")
     text = (tmp_path / "out" / "mergekit_config.yml").read_text()

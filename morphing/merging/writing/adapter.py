@@ -7,7 +7,7 @@ import torch
 
 from morphing.errors import MorphingError
 from morphing.merging.engine import Engine
-from morphing.merging.models import Opened
+from morphing.merging.models import Opened, check_contents
 from morphing.merging.output import Output, build_model
 from morphing.merging.recipe import Recipe
 from morphing.merging.vocabulary.tokenizers import load_tokenizer
@@ -39,10 +39,13 @@ def export_adapter(
         How far from the merge the adapter is.
 
     Raises:
+        ModelChanged: a model's files are no longer what they were when its digest was taken.
         MorphingError: the recipe has no base or a base that is an adapter, makes a model of other
             layers or another vocabulary than its base's, or what `write_adapter` refuses.
     """
     base = _base(engine, recipe)
+    used = [engine.models[name] for name in recipe.references]
+    check_contents(used)
     exact = Recipe({**recipe.config, **_FLOAT}, recipe.mask_seed)
     output = engine.output(exact)
     infos = engine.infos(exact, output)
@@ -58,6 +61,7 @@ def export_adapter(
                 yield name, tensor
                 done += tensor.nbytes
                 progress(done, total)
+        check_contents(used)  # before anything is written
 
     return write_adapter(
         folder,

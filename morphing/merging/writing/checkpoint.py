@@ -9,13 +9,13 @@ import torch
 
 import morphing
 from morphing.merging.engine import Engine
-from morphing.merging.models import GENERATION_CONFIG, Opened
+from morphing.merging.models import GENERATION_CONFIG, Opened, check_contents
 from morphing.merging.output import Output
 from morphing.merging.recipe import Recipe
 from morphing.merging.vocabulary.vocabulary import output_tokenizer
 from morphing.merging.writing.checkpoint_writer import write_checkpoint, write_json
 from morphing.sources import metadata
-from morphing.sources.source import Source
+from morphing.sources.source import STAGE, ZOO, Source, split_hub_name
 from morphing.sources.weights import tensor_info
 
 RECORD = "morphing.json"
@@ -47,7 +47,8 @@ def export(
 
     Weights are what `Morpher.morph` puts in the model, bit for bit. Beside them: configuration,
     generation configuration, tokenizer and chat template, ``mergekit_config.yml``, which mergekit
-    runs as it is, and ``morphing.json`` with what mergekit's schema cannot hold. Tensors go to disk
+    runs as it is, and ``morphing.json`` with what mergekit's schema cannot hold and what the models
+    were: their commits, or the digests of their files. Tensors go to disk
     as they are merged; an export that failed or was killed goes on where it stopped.
 
     Args:
@@ -57,10 +58,14 @@ def export(
         progress: called with the bytes written and their number.
 
     Raises:
+        ModelChanged: a model's files are no longer what they were when its digest was taken; there
+            is no folder then.
         MorphingError: the recipe cannot be merged, the folder holds something, or the disk is full
             or cannot be written.
     """
     output = engine.output(recipe)
+    used = [engine.models[name] for name in recipe.references]
+    check_contents(used)
     infos = engine.infos(recipe, output)
     dtype = _dtype_name(infos)
     output.config(dtype)  # what it refuses it refuses before anything is written
@@ -72,6 +77,7 @@ def export(
 
     def companions(partial: Path) -> None:
         _write_companions(engine, recipe, output, dtype, partial)
+        check_contents(used)
 
     write_checkpoint(
         folder,
@@ -107,7 +113,7 @@ def mergekit_recipe(engine: Engine, recipe: Recipe, dtype: str) -> Recipe:
 
 def _reference(source: Source) -> str | dict[str, str]:
     """A source as mergekit's ModelPath: Hub ids as they are, everything else by its folder."""
-    if not (source.name.startswith(("zoo:", "stage:")) or Path(source.name).is_absolute()):
+    if source.on_hub:
         return source.name
     path = str(source.folder.absolute())
     # In mergekit's string form these two characters set off an adapter and a revision.
@@ -155,5 +161,24 @@ def _write_companions(
     (folder / "mergekit_config.yml").write_text(text, encoding="utf-8")
     write_json(
         folder / RECORD,
-        {"morphing_version": morphing.__version__, "mask_seed": recipe.mask_seed},
+        {
+            "morphing_version": morphing.__version__,
+            "mask_seed": recipe.mask_seed,
+            "models": [_identity(source) for source in _sources(engine, recipe)],
+        },
     )
+
+
+def _sources(engine: Engine, recipe: Recipe) -> list[Source]:
+    """Checkpoints and adapters of the recipe, each once, in the order it names them."""
+    opened = (engine.models[name] for name in recipe.references)
+    return list(dict.fromkeys(s for model in opened for s in (model.weights.source, model.source)))
+
+
+def _identity(source: Source) -> dict[str, str]:
+    """Which model it was: no path of this machine, for the file is published."""
+    if source.on_hub:
+        repo, _ = split_hub_name(source.name)
+        return {"model": repo, "commit": source.folder.name}  # as the Hub's cache names folders
+    name = source.name if source.name.startswith((ZOO, STAGE)) else source.folder.name
+    return {"model": name} | ({"digest": source.digest} if source.digest else {})
