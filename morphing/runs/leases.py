@@ -10,12 +10,13 @@ process, a laptop asleep) counts as dead for as long as it does not renew.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,12 @@ The same for all workers of a run, whose clocks must agree better than that."""
 
 WorkerState = Literal["preparing", "running", "paused", "stopped", "finished", "failed"]
 _ENDED = ("stopped", "finished", "failed")
+
+_log = logging.getLogger(__name__)
+
+
+class LeaseLostError(MorphingError):
+    """This worker cannot show that it lives."""
 
 
 @dataclass(frozen=True)
@@ -125,20 +132,6 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def hours_of_work(workers: Iterable[Worker]) -> float:
-    """Hours in which any of the workers worked."""
-    total, until = 0.0, float("-inf")
-    for start, end in sorted(span for worker in workers for span in worker.spans):
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total / 3600
-
-
-def hours_together(workers: Iterable[Worker]) -> float:
-    """Hours that each of the workers worked, summed."""
-    return sum(end - start for worker in workers for start, end in worker.spans) / 3600
-
-
 class Lease:
     """This process as a worker of the run in ``folder``, from entering it to leaving it.
 
@@ -159,6 +152,8 @@ class Lease:
         )
         self._place = folder / "workers" / self.id
         self._changing = threading.Lock()
+        self._written = time.monotonic()
+        """When its file was last written."""
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -196,12 +191,36 @@ class Lease:
             self._worker = after
             data = json.dumps(asdict(after), ensure_ascii=False).encode()
             write_atomically(self._place.with_suffix(".json"), data, durable=False)
+            self._written = time.monotonic()
+
+    def show(self, **changes: Any) -> None:
+        """As :meth:`update`, for what is only shown: a write that fails is logged and made good by
+        the next one.
+
+        Raises:
+            MorphingError: none has succeeded for the grace period, so that others take this worker
+                for dead.
+        """
+        try:
+            self.update(**changes)
+        except OSError as error:
+            _log.warning("The file of this worker could not be renewed: %s", error)
+            if time.monotonic() - self._written > grace_seconds():
+                raise LeaseLostError(
+                    f"The run's folder could not be written for {grace_seconds():g} s ({error}):"
+                    " see to its disk, then resume the run; what was told is kept."
+                ) from error
 
     def _keep(self) -> None:
+        """Renew the lease until it is left. One that fails must not be the last: the next may
+        succeed within the grace period, and a lasting failure is met by :meth:`show`.
+        """
         while not self._leaving.wait(self.interval):
-            self.update()
-            for renew in self.renewals:
-                renew()
+            for renew in (self.update, *self.renewals):
+                try:
+                    renew()
+                except Exception as error:
+                    _log.warning("A renewal of this worker's lease failed: %s", error)
 
 
 def _spans(before: Worker, now: float, gap: float) -> tuple[tuple[float, float], ...]:

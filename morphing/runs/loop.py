@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +11,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from morphing.errors import MorphingError, is_disk_full
+from morphing.runs.budget import seconds_left, used_up
+from morphing.runs.drawing import harmless
 from morphing.runs.evaluation import Evaluation, evaluate_recipe
 from morphing.runs.figures import figures_of
-from morphing.runs.leases import (
-    Lease,
-    hours_of_work,
-    hours_together,
-    live_workers,
-    read_workers,
-)
+from morphing.runs.leases import Lease, LeaseLostError, Worker, live_workers, read_workers
 from morphing.runs.liveness import Heartbeats, LeaseLiveness
 from morphing.runs.outputs import write_outputs
 from morphing.runs.progress import Stopwatch
@@ -58,7 +53,8 @@ class Loop:
     Args:
         run: what to work on.
         token: of the Hub.
-        changed: called after each change of the status; it may draw progress.
+        changed: called after each change of the status; it may draw progress, and what it raises
+            is logged.
         device: other than the spec's.
     """
 
@@ -71,7 +67,7 @@ class Loop:
     ) -> None:
         self.run = run
         self._token = token
-        self._changed = changed
+        self._changed = harmless(changed)
         self._device = device
         self._durations: list[float] = []
         self._stopwatch = Stopwatch()
@@ -177,7 +173,7 @@ class Loop:
                 return message
             claim = queue.claim(stage.end_slot)
             if claim is None:
-                self._lease.update(trial=None)
+                self._lease.show(trial=None)
                 self._progress("waiting for other workers", 0, 0)
                 time.sleep(_WAIT_SECONDS)
                 continue
@@ -202,7 +198,7 @@ class Loop:
         from morphing.search.samplers.history import ERROR
 
         try:
-            self._lease.update(trial=claim.number, step="proposing", step_done=0, step_total=0)
+            self._lease.show(trial=claim.number, step="proposing", step_done=0, step_total=0)
             self._changed()
             self._obey()
             try:
@@ -214,7 +210,7 @@ class Loop:
             try:
                 rivals = self.run.complete() if self.run.spec.search.racing else ()
                 evaluation = evaluate_recipe(self.run, workbench, recipe, rivals, self._progress)
-            except (StopRequested, UpdateFinishedTrialError, StorageInternalError):
+            except (StopRequested, LeaseLostError, UpdateFinishedTrialError, StorageInternalError):
                 raise
             except Exception as error:  # whatever a recipe or a benchmark does wrong
                 if is_disk_full(error):  # which is neither's doing
@@ -258,15 +254,8 @@ class Loop:
     def _used_up(self) -> str:
         """Which part of the budget, beside evaluations, is used up; nothing while none is."""
         search = self.run.spec.search
-        if search.hours or search.gpu_hours:
-            workers = read_workers(self.run.folder)
-            if search.hours and hours_of_work(workers) >= search.hours:
-                return f"ended after {search.hours:g} hours of work"
-            if search.gpu_hours and hours_together(workers) >= search.gpu_hours:
-                return f"ended after {search.gpu_hours:g} hours of all workers together"
-        if search.stalled and figures_of(self.run).stalled >= search.stalled:
-            return f"ended after {search.stalled} evaluations in a row without hypervolume"
-        return ""
+        stalled = figures_of(self.run).stalled if search.stalled else 0
+        return used_up(search, self._all_workers(), stalled)
 
     def _check_failures(self) -> None:
         """Stop where the last trials told since this worker began all failed."""
@@ -286,15 +275,14 @@ class Loop:
     def _seconds_left(self, remaining: int) -> float | None:
         from optuna.trial import TrialState
 
-        recent = self._durations[-10:]
-        if not recent:
-            return None
-        running = self.run.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        seconds = statistics.fmean(recent) * remaining / (len(running) + 1)
-        if hours := self.run.spec.search.hours:
-            left = hours - hours_of_work(read_workers(self.run.folder))
-            seconds = min(seconds, max(3600 * left, 0.0))
-        return seconds
+        search, durations = self.run.spec.search, self._durations
+        others = self.run.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return seconds_left(search, self._all_workers(), durations, remaining, len(others) + 1)
+
+    def _all_workers(self) -> list[Worker]:
+        """All workers that the run ever had, where the budget counts their hours."""
+        search = self.run.spec.search
+        return read_workers(self.run.folder) if search.hours or search.gpu_hours else []
 
     # --- what others see, and ask --------------------------------------------------------------
 
@@ -318,7 +306,7 @@ class Loop:
         now = time.monotonic()
         if done in (0, total) or now - self._saved > _STATUS_SECONDS:
             self._saved = now
-            self._lease.update(step=step, step_done=done, step_total=total)
+            self._lease.show(step=step, step_done=done, step_total=total)
             self._changed()
         self._obey()
 

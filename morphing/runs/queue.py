@@ -134,12 +134,6 @@ class Queue:
 
         self.finish(claim, TrialState.FAIL)
 
-    def owns(self, claim: Claim) -> bool:
-        """Whether a trial is still this worker's."""
-        from optuna.trial import TrialState
-
-        return self._storage.get_trial(claim.trial_id).state == TrialState.RUNNING
-
     def _mended(self) -> list[FrozenTrial]:
         """All trials, with at most one alive in each slot and no dead one running."""
         from optuna.trial import TrialState

@@ -249,11 +249,12 @@ class Run:
         """Change fields of what the status says of the run as a whole."""
         path = self.folder / "status.json"
         known = {field.name for field in fields(Status)} - {"workers"}
-        before = _read_json(path) if path.exists() else {}
         unknown = set(changes) - known
         if unknown:
             raise TypeError(f"no status field {unknown}")
-        _write_json(path, {**before, **changes, "updated": time.time()}, durable=False)
+        with FileLock(self.folder / "status.lock"):  # workers change different fields at once
+            before = _read_json(path) if path.exists() else {}
+            _write_json(path, {**before, **changes, "updated": time.time()}, durable=False)
 
     def request(self, request: Request) -> None:
         """Ask all workers to go on, to pause or to stop; they look between batches of samples.

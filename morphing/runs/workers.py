@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from morphing.errors import MorphingError
+from morphing.runs.drawing import harmless
 from morphing.runs.leases import live_workers
 from morphing.runs.run import Run
 from morphing.runs.storage import STORAGE_VARIABLE
@@ -26,7 +28,8 @@ _POLL_SECONDS = 0.2
 class _Process:
     device: str
     running: subprocess.Popen[bytes]
-    restarts: int = 0
+    signals: list[int] = field(default_factory=list)
+    """Those that ended it, one for each time."""
 
 
 def work(
@@ -49,6 +52,7 @@ def work(
     Raises:
         MorphingError: the run is not finished and was not stopped; says why.
     """
+    drawn = harmless(changed)
     with run.writing():
         run.request("run")
         total = run.spec.search.evaluations
@@ -57,16 +61,15 @@ def work(
             _Process(device, _start(run, device, len(devices), storage)) for device in devices
         ]
         try:
-            while any(process.running.poll() is None for process in processes):
-                for process in processes:
-                    _start_again(run, process, len(devices), storage)
-                changed()
+            # A list: every worker that was killed is started again, the last one too.
+            while any([_goes_on(run, each, len(devices), storage) for each in processes]):
+                drawn()
                 time.sleep(_POLL_SECONDS)
         except BaseException:
             _interrupt(processes)
             raise
         _check(run, processes)
-    changed()
+    drawn()
 
 
 def _start(run: Run, device: str, workers: int, storage: str | None) -> subprocess.Popen[bytes]:
@@ -87,11 +90,18 @@ def _start(run: Run, device: str, workers: int, storage: str | None) -> subproce
         )
 
 
-def _start_again(run: Run, process: _Process, workers: int, storage: str | None) -> None:
+def _goes_on(run: Run, process: _Process, workers: int, storage: str | None) -> bool:
+    """Whether a worker runs, having been started again if a signal had ended it."""
     code = process.running.poll()
-    if code is not None and code < 0 and process.restarts < _RESTARTS:
-        process.restarts += 1
-        process.running = _start(run, process.device, workers, storage)
+    if code is None:
+        return True
+    if code >= 0:
+        return False
+    process.signals.append(-code)
+    if len(process.signals) > _RESTARTS:
+        return False
+    process.running = _start(run, process.device, workers, storage)
+    return True
 
 
 def _interrupt(processes: Sequence[_Process]) -> None:
@@ -108,12 +118,11 @@ def _check(run: Run, processes: Sequence[_Process]) -> None:
         return
     if live_workers(run.folder):  # others joined, and are still at it
         return
-    codes = [process.running.returncode for process in processes]
-    if killed := [code for code in codes if code < 0]:
-        name = signal.Signals(-killed[0]).name
+    signals = Counter(number for process in processes for number in process.signals)
+    if any(process.running.returncode < 0 for process in processes):
         reason = (
-            f"its workers were ended by {name} {_RESTARTS + 1} times each, which for SIGKILL is"
-            " mostly a lack of memory: ask for fewer workers"
+            f"its workers were ended by {_told(signals)}, which for SIGKILL is mostly a lack of"
+            " memory: ask for fewer workers"
         )
     else:
         log = (run.folder / "log.txt").read_text(errors="replace").strip().splitlines()
@@ -121,3 +130,12 @@ def _check(run: Run, processes: Sequence[_Process]) -> None:
     message = f"The run {run.name} could not be finished: {reason}."
     run.save_status(state="failed", message=message)
     raise MorphingError(message)
+
+
+def _told(signals: Mapping[int, int]) -> str:
+    """Which signals ended the workers, and how often."""
+    times = {1: "once", 2: "twice"}
+    return " and ".join(
+        f"{signal.Signals(number).name} {times.get(count, f'{count} times')}"
+        for number, count in signals.items()
+    )

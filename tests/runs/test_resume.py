@@ -30,37 +30,45 @@ def test_kills_at_any_moment_change_nothing(spec_file: Path, tmp_path: Path) -> 
     """A run killed again and again ends with the trials of one that never was."""
     command = [sys.executable, "-m", "morphing", "search", "--run"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, whole, spec_file], check=True, capture_output=True)
-    assert len(Run(whole).complete()) == 4
+    created = [spec_file, "--evaluations", "6"]
+    subprocess.run([*command, whole, *created], check=True, capture_output=True)
+    assert len(Run(whole).complete()) == 6
 
     moments = random.Random(0)
-    first = subprocess.Popen([*command, killed, spec_file], stderr=subprocess.DEVNULL)
-    process, kills = first, 0
-    while kills < 4:
-        while process.poll() is None and not (killed / "journal.log").exists():
-            time.sleep(0.05)
-        time.sleep(moments.uniform(0.05, 1.0))
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
+    process = start([*command, killed, *created])
+    while not (killed / "journal.log").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    run = Run(killed)
+    for kill in range(4):  # the first while the run is made, the others with a recipe in flight
+        while kill and not is_at(run, kill):
+            assert process.poll() is None, "the search ended before it could be killed"
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 0.05))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
         before = told(Run(killed))
-        process = subprocess.Popen(
-            [*command, killed, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(4)
-        assert told(Run(killed))[: len(before)] == before
-    assert kills > 0
+        assert before == told(Run(whole))[: len(before)]
+        process = start([*command, killed, "--resume"])
     assert process.wait(timeout=300) == 0
 
     run = Run(killed)
     assert told(run) == told(Run(whole))
     # Each kill may cost the one trial in flight, which is then proposed again.
-    assert len(run.study.trials) <= 4 + kills
+    assert 6 < len(run.study.trials) <= 10
     for trial in run.complete():
         assert run.outputs(trial.number).keys() == (trial.results or {}).keys()
     assert run.status().state == "finished"
+
+
+def start(command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def is_at(run: Run, slot: int) -> bool:
+    """Whether a recipe is evaluated after so many or more were told."""
+    working = [worker.trial for worker in run.status().workers]
+    return working not in ([], [None]) and len(run.trials()) >= slot
 
 
 @pytest.mark.parametrize("notes", [3, 20, 35])

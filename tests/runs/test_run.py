@@ -71,3 +71,25 @@ def test_requests(run: Run) -> None:
     assert run.requested() == "run"
     run.request("pause")
     assert run.requested() == "pause"
+
+
+SAVE = """
+import sys
+from pathlib import Path
+from morphing.runs.run import Run
+run = Run(Path(sys.argv[1]))
+for number in range(1, 201):
+    run.save_status(**{sys.argv[2]: number})
+    found = getattr(run.status(), sys.argv[2])
+    assert found == number, f"{number} was undone by another worker: {found}"
+"""
+
+
+def test_workers_that_change_the_status_at_once_undo_nothing(run: Run) -> None:
+    fields = ("done", "total", "step_done")
+    commands = [[sys.executable, "-c", SAVE, str(run.folder), field] for field in fields]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE) for command in commands]
+    for writer in writers:
+        assert writer.wait() == 0, writer.communicate()[1].decode()
+    status = run.status()
+    assert (status.done, status.total, status.step_done) == (200, 200, 200)

@@ -1,5 +1,6 @@
 """Searches as the command line starts them, with workers that join, die and are budgeted."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,12 +8,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from morphing.runs.figures import figures_of
-from morphing.runs.leases import live_workers
+from morphing.runs.leases import Worker, live_workers
 from morphing.runs.loop import Loop
 from morphing.runs.prepare import create_run
 from morphing.runs.run import Run
@@ -33,8 +35,10 @@ def changed(spec: RunSpec, **search: object) -> RunSpec:
     return parse_spec(data)
 
 
-def test_a_killed_worker_of_two_is_started_again(spec_file: Path, tmp_path: Path) -> None:
-    """And one that joins from elsewhere; every recipe is told once, and all is recorded."""
+def test_killed_workers_are_started_again(spec_file: Path, tmp_path: Path) -> None:
+    """Both of two, while one joins from elsewhere; every recipe is told once, and all is
+    recorded.
+    """
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "morphing"]
     search = subprocess.Popen(
@@ -48,8 +52,10 @@ def test_a_killed_worker_of_two_is_started_again(spec_file: Path, tmp_path: Path
             assert search.poll() is None, search.communicate()
             time.sleep(0.1)
         joined = subprocess.Popen([*command, "worker", folder, "--quiet"])
-        victim = next(worker for worker in live_workers(folder) if worker.pid != joined.pid)
-        os.kill(victim.pid, signal.SIGKILL)
+        victims = [w.pid for w in live_workers(folder) if w.pid != joined.pid]
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        assert victims
         out, err = search.communicate(timeout=400)
         assert search.returncode == 0, err
         assert joined.wait(timeout=120) == 0, "the worker that joined failed"
@@ -75,16 +81,25 @@ def test_a_second_search_is_told_how_to_join(small_spec: RunSpec, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("budget", "words"),
-    [({"hours": 1e-6}, "hours of work"), ({"gpu_hours": 1e-6}, "all workers together")],
+    [({"hours": 1.0}, "1 hours of work"), ({"gpu_hours": 2.0}, "2 hours of all workers together")],
 )
 def test_hours_end_a_search(
     small_spec: RunSpec, tmp_path: Path, budget: dict[str, float], words: str
 ) -> None:
+    """Two workers elsewhere have used an hour each once two recipes are told."""
     run = create_run(tmp_path / "run", changed(small_spec, **budget))
-    Loop(run).search()
+
+    def add_hours() -> None:
+        if run.status().done == 2:
+            for id in ("first", "second"):
+                past = Worker(id, "elsewhere", 1, state="finished", spans=((0.0, 3600.0),))
+                path = run.folder / "workers" / f"{id}.json"
+                path.write_text(json.dumps(asdict(past)))
+
+    Loop(run, changed=add_hours).search()
     assert run.status().state == "finished"
     assert words in run.status().message
-    assert len(run.trials()) < 4
+    assert told_slots(run) == [0, 1]
 
 
 def test_a_stalled_hypervolume_ends_a_search(small_spec: RunSpec, tmp_path: Path) -> None:
@@ -106,7 +121,9 @@ def test_a_stalled_hypervolume_ends_a_search(small_spec: RunSpec, tmp_path: Path
 def test_a_raising_objective_and_one_that_is_not_finite(
     small_spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each fails its trial, with the reason kept, and the search goes on."""
+    """Each fails its trial, with the reason kept, and the search goes on; nor does it end where
+    its progress cannot be drawn.
+    """
     from morphing.runs import loop
 
     evaluate, calls = loop.evaluate_recipe, iter(range(100))
@@ -127,7 +144,11 @@ def test_a_raising_objective_and_one_that_is_not_finite(
 
     monkeypatch.setattr(loop.Workbench, "morph", broken)
     run = create_run(tmp_path / "run", small_spec)
-    Loop(run).search()
+
+    def draw() -> None:
+        raise ValueError("closing tag '[/INST]' doesn't match any open tag")
+
+    Loop(run, changed=draw).search()
     assert told_slots(run) == [0, 1, 2, 3]
     errors = [trial.error for trial in run.trials() if trial.error]
     assert len(errors) == 2
