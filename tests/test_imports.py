@@ -39,8 +39,9 @@ ALLOWED = {
     "__init__": set(),
     "errors": set(),
     "devices": set(),
+    "inert": set(),
 }
-ALWAYS = {"errors", "devices", "__version__"}
+ALWAYS = {"errors", "devices", "inert", "__version__"}
 OUTSIDE = {
     "gradio": {"ui"},
     "huggingface_hub": {"sources", "benchmarks", "publishing", "jobs", "ui"},

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from morphing.inert import one_line, visible
+
 if TYPE_CHECKING:
     from morphing.runs.run import Run
 
@@ -31,14 +33,19 @@ def allow_code(allowed: bool) -> None:
         os.environ["MORPHING_ALLOW_CODE"] = "1"
 
 
-def say(sentence: str) -> None:
+def say(text: str) -> None:
     """Tell the person, beside what the command prints."""
-    typer.echo(sentence, err=True)
+    typer.echo(visible(text, lines=True), err=True)
+
+
+def show(text: str) -> None:
+    """Print a part of what the command is asked for."""
+    typer.echo(visible(text, lines=True))
 
 
 def fail(sentence: str) -> None:
     """End with one sentence."""
-    typer.echo(f"Error: {sentence}", err=True)
+    typer.echo(f"Error: {one_line(sentence)}", err=True)
     sys.exit(1)
 
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from morphing.cli.common import AllowCode, RunFolder, StorageUrl, allow_code, open_run, say, shown
+from morphing.cli.common import (
+    AllowCode,
+    RunFolder,
+    StorageUrl,
+    allow_code,
+    open_run,
+    say,
+    show,
+    shown,
+)
 from morphing.errors import MorphingError
 from morphing.search.samplers import SAMPLERS
 
@@ -165,7 +175,7 @@ def front(
             for number in figures_of(opened).front:
                 bench.holdout_results(number, progress)
     if as_json:
-        typer.echo(json.dumps(front_data(opened), ensure_ascii=False, indent=2))
+        show(json.dumps(front_data(opened), ensure_ascii=False, indent=2))
     else:
         print_front(opened)
 
@@ -227,7 +237,7 @@ def _ask(run: Run, request: str) -> None:
 
 
 def _resume_command(run: Run) -> str:
-    return f"morphing search --run {shown(run.folder)} --resume"
+    return f"morphing search --run {quote(shown(run.folder))} --resume"
 
 
 def _resume_hint(run: Run) -> str:

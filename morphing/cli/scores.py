@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from morphing.cli.common import AllowCode, allow_code, say
+from morphing.cli.common import AllowCode, allow_code, say, show
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def evaluate(
     declared = [each for each, _ in asked]
     if as_json:
         data = scores_data(single, declared, scores, part)
-        typer.echo(json.dumps(data, ensure_ascii=False, indent=2))
+        show(json.dumps(data, ensure_ascii=False, indent=2))
     else:
         print_scores(single, declared, scores, part)
 
@@ -105,11 +106,11 @@ def benchmarks(
         print_catalogue()
         return
     found = find_benchmark(name)
-    typer.echo(described(found.benchmark), nl=False)
+    show(described(found.benchmark).rstrip("\n"))
     for sample in examples(found.benchmark):
         # As comments, so that the whole can be kept as a benchmark of one's own.
         lines = example_text(sample).splitlines()
-        typer.echo("\n" + "\n".join(f"# {line}".rstrip() for line in lines))
+        show("\n" + "\n".join(f"# {line}".rstrip() for line in lines))
 
 
 def _trusted(name: str, trusted: bool) -> Benchmark:
@@ -123,7 +124,9 @@ def _trusted(name: str, trusted: bool) -> Benchmark:
     say(f"What {name} seems to be:\n\n{described(found.benchmark)}")
     for sample in examples(found.benchmark):
         say(f"{example_text(sample)}\n")
-    mend = f"`morphing benchmarks {name} > mine.yaml` writes it down, to be changed and named"
+    mend = (
+        f"`morphing benchmarks {quote(name)} > mine.yaml` writes it down, to be changed and named"
+    )
     if not sys.stdin.isatty():
         raise MorphingError(
             f"The columns of {name} were guessed: say --yes if the examples above are right, or"

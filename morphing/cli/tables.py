@@ -10,7 +10,9 @@ from rich.table import Table
 from morphing import __version__
 from morphing.benchmarks.benchmark import Benchmark, catalogue
 from morphing.benchmarks.find import asked_and_expected
+from morphing.cli.common import show
 from morphing.cli.terminal import console
+from morphing.inert import visible
 
 if TYPE_CHECKING:
     from morphing.benchmarks.data.sample import Sample
@@ -45,7 +47,9 @@ def described(benchmark: Benchmark) -> str:
         """Texts of several lines as such, quotes that need no doubling."""
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in value else '"' if "'" in value else None
+        # Only in double quotes is U+202E, shown as \u202e, the same character when read again.
+        live = visible(value, lines=True) != value
+        style = '"' if live else "|" if "\n" in value else '"' if "'" in value else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
 
     Readable.add_representer(str, text)
@@ -91,7 +95,7 @@ def print_scores(
         )
     console().print(table)
     if cut := sum(score.truncated for score in scores.values()):
-        print(f"{cut} prompts were longer than the model's context and lost their beginning.")
+        show(f"{cut} prompts were longer than the model's context and lost their beginning.")
 
 
 def scores_data(

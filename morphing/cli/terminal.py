@@ -1,4 +1,8 @@
-"""What a terminal shows: progress bars and the table of the front."""
+"""What a terminal shows: progress bars and the table of the front.
+
+Nothing that comes from outside is markup here: `plain_console` shows strings as they are written,
+and what is to stand out is given as `rich.text.Text` or a style.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from morphing.benchmarks.find import CONTAMINATION
+from morphing.cli.common import show
+from morphing.inert import one_line, visible
 from morphing.runs.figures import Figures, figures_of
-from morphing.runs.objectives import shown_value, signs
+from morphing.runs.objectives import averaged, shown_value, signs
 from morphing.runs.selection import Interval, Selection, selection
 from morphing.runs.trial import Trial
 
@@ -23,6 +30,15 @@ if TYPE_CHECKING:
     from morphing.merging.writing.lora import AdapterReport
     from morphing.runs.progress import Progress
     from morphing.runs.run import Run
+
+
+class _Plain(Console):
+    """A console to which no string is markup, an emoji or a control sequence."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The string as it is written, lines kept."""
+        plain = {"markup": False, "emoji": False, "highlight": False}
+        return super().render_str(visible(text, lines=True), **{**options, **plain})
 
 
 def _progress(
@@ -34,16 +50,20 @@ def _progress(
     )
 
 
-@contextmanager
-def step_bar() -> Iterator[Progress]:
-    """One progress line that follows whatever step is being done."""
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
+def step_columns() -> tuple[rich_progress.ProgressColumn, ...]:
+    """What the line of a step shows: its name, a bar, the share done, the time left."""
+    return (
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.TaskProgressColumn(),
         rich_progress.TimeRemainingColumn(),
     )
-    with _progress(columns, Console(stderr=True)) as bar:
+
+
+@contextmanager
+def step_bar() -> Iterator[Progress]:
+    """One progress line that follows whatever step is being done."""
+    with _progress(step_columns(), _Plain(stderr=True)) as bar:
         task = bar.add_task("starting", total=None)
         current = ""
 
@@ -51,7 +71,7 @@ def step_bar() -> Iterator[Progress]:
             nonlocal current
             if step != current:
                 current = step
-                bar.reset(task, description=step, total=total or None)
+                bar.reset(task, description=one_line(step), total=total or None)
             bar.update(task, completed=done, total=total or None)
 
         yield progress
@@ -60,13 +80,13 @@ def step_bar() -> Iterator[Progress]:
 @contextmanager
 def search_bar(run: Run) -> Iterator[Callable[[], None]]:
     """The search's own progress: evaluations, time left, the step, new trials' objectives."""
-    console = Console(stderr=True)
+    console = _Plain(stderr=True)
     columns = (
-        rich_progress.TextColumn("[bold]{task.description}"),
+        rich_progress.TextColumn("{task.description}", style="bold", markup=False),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("{task.fields[left]}"),
-        rich_progress.TextColumn("[dim]{task.fields[step]}"),
+        rich_progress.TextColumn("{task.fields[left]}", markup=False),
+        rich_progress.TextColumn("{task.fields[step]}", style="dim", markup=False),
     )
     shown = {trial.number for trial in run.trials()}
     done = len(shown)
@@ -86,21 +106,22 @@ def search_bar(run: Run) -> Iterator[Callable[[], None]]:
                 completed=status.done,
                 total=status.total or None,
                 left=status.state if status.state != "running" else left,
-                step=step,
+                step=one_line(step),
             )
             if status.done > done:
                 done = status.done
                 for trial in run.trials():
                     if trial.number not in shown:
                         shown.add(trial.number)
-                        console.print(
-                            f"[dim]{time.strftime('%H:%M:%S')}[/] trial {trial.number:>3} "
-                            f" {trial.error or _outcome(run, trial)}",
-                            highlight=False,
-                            soft_wrap=True,
-                        )
+                        console.print(_line(run, trial), soft_wrap=True)
 
         yield changed
+
+
+def _line(run: Run, trial: Trial) -> Text:
+    """A trial that was told, in a line: when, its number, what came of it."""
+    outcome = one_line(trial.error or _outcome(run, trial))
+    return Text.assemble((time.strftime("%H:%M:%S"), "dim"), f" trial {trial.number:>3}  {outcome}")
 
 
 def _step(step: str, done: int, total: int) -> str:
@@ -167,7 +188,7 @@ def print_front(run: Run) -> None:
     """The front on the search split and, where it has been scored there, on the holdout."""
     figures = figures_of(run)
     if figures.remark:
-        print(figures.remark)
+        show(figures.remark)
         return
     names, scales = run.spec.objectives, figures.scales
     table = Table(
@@ -196,9 +217,9 @@ def print_front(run: Run) -> None:
             table.add_row(*row, style="dim italic")
     console().print(table)
     for constraint in figures.constraints:
-        print(f"Constraint: {constraint}.")
+        show(f"Constraint: {constraint}.")
     for remark in _remarks(run, figures):
-        print(remark)
+        show(remark)
     if (chosen := selection(run)) is not None:
         _print_selection(run, figures, chosen)
 
@@ -218,6 +239,7 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
     tasks = [use.declaration.name for use in run.spec.tasks]
     others = [use.declaration.name for use in run.spec.benchmarks if not use.objective]
     raw = [use.declaration.name for use in run.spec.benchmarks if not use.declaration.share]
+    low = [name for name in tasks if name not in (*raw, *averaged(run.spec))]
     table = Table(
         title=f"{run.name}: the front on the holdout",
         caption=f"percent, 95 % bootstrap intervals over samples ({chosen.draws} draws);"
@@ -245,20 +267,22 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
         )
     console().print(table)
     if chosen.hypervolume is not None:
-        print(
+        show(
             f"Hypervolume on the holdout, of the members scored there: {chosen.hypervolume:.4f}"
             f" (of the front in the search: {figures.hypervolume[-1]:.4f})."
         )
     if chosen.optimism is not None and chosen.models_optimism is not None:
-        print(
+        show(
             f"Scores on the search split are {100 * chosen.optimism:+.1f} points from those on the"
             f" holdout for the front, {100 * chosen.models_optimism:+.1f} for base and sources."
         )
     if raw:
-        print(f"Not in percent and in no mean: {', '.join(raw)}.")
+        show(f"Not in percent and in no mean: {', '.join(raw)}.")
+    if low:
+        show(f"Better when lower and in no mean: {', '.join(low)}.")
     if chosen.unscored:
         numbers = ", ".join(map(str, chosen.unscored))
-        print(f"Not scored on the holdout yet: {numbers} (`morphing front RUN --holdout`).")
+        show(f"Not scored on the holdout yet: {numbers} (`morphing front RUN --holdout`).")
 
 
 def _interval(interval: Interval, share: bool = True, *, signed: bool = False) -> str:
@@ -286,13 +310,13 @@ def _spent(figures: Figures) -> str:
 
 def console() -> Console:
     """Where tables go: as wide as the terminal, or as a wide file."""
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return _Plain(width=None if sys.stdout.isatty() else 160)
 
 
 def print_report(report: AdapterReport) -> None:
     """How far an adapter is from the merge it was made of."""
     ranked = sorted(report.tensors.items(), key=lambda item: item[1].error, reverse=True)
-    print(f"It misses {_share(report.error)} of what the merge changes in its base:")
+    show(f"It misses {_share(report.error)} of what the merge changes in its base:")
     table = Table(caption="error: norm of what is missing over the norm of the change")
     table.add_column("worst of the tensors approximated")
     table.add_column("rank", justify="right")
@@ -303,9 +327,9 @@ def print_report(report: AdapterReport) -> None:
         table.add_row(f"{len(ranked) - 5} more", "", f"up to {_share(ranked[5][1].error)}")
     console().print(table)
     if report.whole:
-        print(f"Held whole, which few serving engines load: {_counted(report.whole)}.")
+        show(f"Held whole, which few serving engines load: {_counted(report.whole)}.")
     if report.left_out:
-        print(f"Left out of the adapter: {_counted(report.left_out)}.")
+        show(f"Left out of the adapter: {_counted(report.left_out)}.")
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
 from morphing.publishing.names import ZOO, hub_id
+from morphing.publishing.push import check_hidden
 from morphing.publishing.refusals import LOGIN, plain_refusals
 from morphing.runs.spec import RunSpec
 
@@ -52,7 +53,8 @@ def launch(
 
     Args:
         spec: what to search; it may name the Hub and the zoo, no local folders.
-        results: dataset repository for the run folder, one a run; made private if missing.
+        results: dataset repository for the run folder, one a run; made private if
+            missing, and refused if it is public.
         image: a Docker image or ``hf.co/spaces/org/name`` in which Morphing is installed.
         flavor: a name from `flavors`.
         timeout: after which the Job is ended, as "90m" or "4h".
@@ -72,6 +74,7 @@ def launch(
     with plain_refusals(f"the Job for {results}"):
         api = HfApi(token=token)
         results = api.create_repo(results, repo_type="dataset", private=True, exist_ok=True).repo_id
+        check_hidden(api, results, "dataset")
         return api.run_job(
             image=image,
             command=["bash", "-c", _PROGRAM],

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from morphing.inert import one_line
 from morphing.merging.recipe import Recipe
 from morphing.publishing.facts import CardFacts, ObjectiveLine, ScoreLine, Standing
-from morphing.publishing.names import block, code, escape, hub_id, label, one_line, public
+from morphing.publishing.names import block, code, escape, hub_id, label, public
 from morphing.runs.stage_model import STAGE_MODEL
 
 if TYPE_CHECKING:
@@ -78,7 +79,11 @@ def eval_results(facts: CardFacts) -> dict[str, str]:
             notes=(
                 f"{line.metric} of Morphing's benchmark {one_line(line.benchmark)}: holdout of"
                 f" split {line.split}, n={line.n}, {_error(line)}"
-                + ("; the search chose by the other half of that split" * line.contaminated)
+                + (
+                    "; the search chose by the other half of that split"
+                    if line.contaminated
+                    else ""
+                )
             ),
         )
         name = re.sub(r"[^A-Za-z0-9_-]", "-", line.benchmark)
@@ -164,8 +169,9 @@ def _scores(facts: CardFacts) -> str:
             + _table(facts, facts.holdout, facts.reference_holdout)
         )
         if facts.standing is not None:
-            mixed = not all(line.share for line in facts.holdout)
-            parts.append(_standing(facts.standing, " that are in percent" if mixed else ""))
+            alike = all(line.share and not line.lower_is_better for line in facts.holdout)
+            which = "" if alike else " that are in percent and better when higher"
+            parts.append(_standing(facts.standing, which))
     else:
         parts.append("This merge has not been scored on a holdout split.")
     if facts.search:
@@ -234,7 +240,10 @@ def _cell(line: ScoreLine | None) -> str:
 def _about(line: ScoreLine) -> str:
     dataset = line.dataset + (f"@{line.revision}" if line.revision else "")
     where = label(dataset, "datasets/")
-    return f"- {escape(line.title)}: {code(line.metric)} on {where}, split {code(line.split)}"
+    better = "; lower is better" if line.lower_is_better else ""
+    return (
+        f"- {escape(line.title)}: {code(line.metric)} on {where}, split {code(line.split)}{better}"
+    )
 
 
 def _recipe(facts: CardFacts) -> str:

@@ -29,6 +29,7 @@ class ScoreLine:
     interval: tuple[float, float] | None = None
     share: bool = True
     contaminated: bool = False
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from morphing import zoo
+from morphing.inert import one_line, visible
 from morphing.runs.stage_model import STAGE_MODEL
 
 ZOO = "zoo:"
@@ -36,11 +37,6 @@ def public(name: str) -> str:
     return Path(name).name
 
 
-def one_line(text: str) -> str:
-    """Text with every run of white space as one space: no line of it can end a YAML block."""
-    return " ".join(text.split())
-
-
 def escape(text: str) -> str:
     """Text as one line of Markdown that shows as it is written."""
     return _MARKUP.sub(r"\\\1", one_line(text))
@@ -56,6 +52,7 @@ def code(text: str) -> str:
 
 def block(text: str, language: str) -> str:
     """Text as a fenced code block, whatever backticks it holds."""
+    text = visible(text, lines=True)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"

@@ -129,7 +129,7 @@ def publish(
         MorphingError: no such trial, no or a refused login, or the Hub's refusal in its words.
     """
     run.trial(number)
-    repo_id = check_push(repo_id, token)
+    repo_id = check_push(repo_id, token, private=private)
     workbench = workbench or Workbench(run, token, progress)
     workbench.reference_results("holdout", progress)
     workbench.holdout_results(number, progress)
@@ -170,6 +170,7 @@ def _lines(
                     interval=(interval.low, interval.high) if interval else None,
                     share=benchmark.share,
                     contaminated=use.objective and benchmark.contaminates,
+                    lower_is_better=(use.direction or benchmark.direction) == "minimize",
                 )
             )
     return tuple(lines)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -11,6 +12,9 @@ from morphing.publishing.card import EVAL_RESULTS, card_files, published_recipe
 from morphing.publishing.facts import CardFacts
 from morphing.publishing.refusals import LOGIN, plain_refusals
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 MARK = "morphing.json"
 """The file by which a repository is known to be an earlier push of ours."""
 RECIPE = "mergekit_config.yml"
@@ -19,11 +23,12 @@ _NAME = re.compile(r"(?:[\w.-]+/)?[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?", re.ASCII)
 _OURS = (".safetensors", ".safetensors.index.json", ".jinja")
 
 
-def check_push(repo_id: str, token: str | None = None) -> str:
+def check_push(repo_id: str, token: str | None = None, *, private: bool = False) -> str:
     """The full ``namespace/name`` to push to, if the login may push there.
 
     Refuses what can be told before any work: the name, the login, someone else's namespace, a
-    repository that holds something else. ``token`` None takes the login stored on this machine.
+    repository that holds something else or, where ``private`` is asked for, one that everybody
+    sees. ``token`` None takes the login stored on this machine.
 
     Raises:
         MorphingError: one of these, or the Hub cannot be reached.
@@ -56,7 +61,22 @@ def check_push(repo_id: str, token: str | None = None) -> str:
             )
         if api.repo_exists(repo_id):
             _check_ours(repo_id, set(api.list_repo_files(repo_id)))
+            if private:
+                check_hidden(api, repo_id)
     return repo_id
+
+
+def check_hidden(api: "HfApi", repo_id: str, repo_type: str = "model") -> None:
+    """Check that an existing repository, which keeps its visibility, is private.
+
+    Raises:
+        MorphingError: everybody can see it.
+    """
+    if not api.repo_info(repo_id, repo_type=repo_type).private:
+        raise MorphingError(
+            f"{repo_id} is public already, and you asked for a private one: choose another name,"
+            " make it private in its settings on the Hub, or say that it may be public."
+        )
 
 
 def push(
@@ -71,14 +91,15 @@ def push(
 
     One commit: after a failure the repository is as before (or new and empty) and the same push
     can be tried again. An earlier push of ours is updated, its stale weights removed, its
-    visibility kept. The folder is left as it is; what is published of it names no local path.
+    visibility kept; a public one is refused where ``private`` is asked for. The folder is left as
+    it is; what is published of it names no local path.
 
     Raises:
         MorphingError: as `check_push`, or the Hub refuses (in its own words); the message says
             where the export is.
     """
     try:
-        return _push(folder, check_push(repo_id, token), token, private, facts)
+        return _push(folder, check_push(repo_id, token, private=private), token, private, facts)
     except MorphingError as error:
         reason = str(error).removesuffix(".")
         raise MorphingError(f"{reason}; the export is kept at {folder}.") from error

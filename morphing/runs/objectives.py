@@ -31,6 +31,16 @@ def signs(spec: RunSpec) -> np.ndarray:
     return np.array([1.0 if way == "maximize" else -1.0 for way in spec.directions])
 
 
+def averaged(spec: RunSpec) -> tuple[str, ...]:
+    """The benchmarks whose scores have a common mean: objectives that are shares of 1, and of which
+    more is better."""
+    return tuple(
+        use.declaration.name
+        for use in spec.tasks
+        if use.declaration.share and (use.direction or use.declaration.direction) == "maximize"
+    )
+
+
 def best_of(spec: RunSpec, trials: Sequence[Trial]) -> list[Trial]:
     """The front of complete trials, in their order; those that break a constraint are on none."""
     kept = [trial for trial in trials if trial.feasible]

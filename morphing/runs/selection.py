@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from morphing.runs.figures import figures_of
-from morphing.runs.objectives import signs
+from morphing.runs.objectives import averaged, signs
 from morphing.runs.records import Record, read_record
 from morphing.runs.scales import fixed_scales
 from morphing.search import pareto
@@ -49,7 +49,8 @@ class Interval:
 class Estimates:
     """Scores by benchmark, natural, and the mean of the objectives' that are shares of 1.
 
-    Shares and bits per byte have no common mean: it is None where no objective is a share.
+    Shares and bits per byte have no common mean, nor have scores that are better when they are
+    higher and those that are better when lower (`objectives.averaged`): it is None where none has.
     """
 
     scores: Mapping[str, Interval]
@@ -149,7 +150,7 @@ def selection(run: Run, trials: Sequence[int] | None = None) -> Selection | None
     everyone = (*members, *models)
     shared = _shared_samples(everyone)
     drawn = _draws(everyone, shared)
-    shares = [use.declaration.name for use in run.spec.tasks if use.declaration.share]
+    shares = averaged(run.spec)
     estimates = {who.name: _estimates(drawn[who.name], shares) for who in everyone}
     knee = f"trial {figures.knee}"
     rivals = {model.name: model.name for model in models}

@@ -200,7 +200,8 @@ class RunSpec(_Model):
                     )
         counted = {*measured, *(constraint.on for constraint in self.constraints)}
         counted &= {"tokens", "throughput"}
-        if counted and all(use.declaration.kind == "multiple_choice" for use in self.tasks):
+        silent = ("multiple_choice", "perplexity")
+        if counted and all(use.declaration.kind in silent for use in self.tasks):
             raise ValueError(
                 f"{min(counted)!r} needs a benchmark that is an objective and has answers"
                 " generated: none of these has"

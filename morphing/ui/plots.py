@@ -102,6 +102,7 @@ def front_plot(subject: Subject, x: str, y: str, colour: str = ORDER) -> Plot:
                 "size": 12,
                 "color": shade,
                 "colorscale": _SCALE,
+                "reversescale": colour != ORDER and not subject.objectives[colour].maximised,
                 "line": {"width": 1.5, "color": PANEL},
                 "colorbar": {
                     "orientation": "h",
@@ -289,8 +290,10 @@ def _upper_right(
 
 def _axis(objective: Objective, better: str) -> Plot:
     title = objective.axis_title
-    if not objective.in_percent:
-        title += f" (better {better})" if objective.maximised else f" (less is better {better})"
+    if not objective.maximised:
+        title += f" (less is better {better})"
+    elif not objective.in_percent:
+        title += f" (better {better})"
     return {
         "title": {"text": title, "standoff": 8},
         "ticksuffix": objective.suffix,

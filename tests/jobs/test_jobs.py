@@ -33,6 +33,16 @@ def test_the_token_travels_as_a_secret_only(hub: RunningHub) -> None:
     assert spec["environment"]["MORPHING_RESULTS"] == "alice/zoo-results"
 
 
+def test_the_results_of_a_job_go_to_no_public_dataset(hub: RunningHub) -> None:
+    from huggingface_hub import HfApi
+
+    HfApi(token=ALICE).create_repo("alice/open-results", repo_type="dataset", private=False)
+    known = set(hub.jobs)
+    with pytest.raises(MorphingError, match="alice/open-results is public already"):
+        start(zoo_spec(), "alice/open-results")
+    assert set(hub.jobs) == known
+
+
 def test_code_is_allowed_there_only_if_asked(hub: RunningHub, tmp_path: Path) -> None:
     for options, passed in (([], None), (["--allow-code"], "1")):
         command = [

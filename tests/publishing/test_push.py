@@ -60,6 +60,23 @@ def test_the_namespace_is_the_logins_own(
     assert not HfApi().model_info("alice/public-one").private
 
 
+def test_what_shall_be_private_is_not_pushed_where_everybody_sees_it(
+    hub: RunningHub, tiny_export: Path, facts: CardFacts
+) -> None:
+    from huggingface_hub import HfApi
+
+    push(tiny_export, "alice/shown", ALICE, private=False, facts=facts)
+    before = HfApi(token=ALICE).model_info("alice/shown").sha
+    for refused in (
+        lambda: check_push("alice/shown", ALICE, private=True),
+        lambda: push(tiny_export, "alice/shown", ALICE, facts=facts),
+    ):
+        with pytest.raises(MorphingError, match="alice/shown is public already"):
+            refused()
+    assert HfApi(token=ALICE).model_info("alice/shown").sha == before
+    push(tiny_export, "alice/shown", ALICE, private=False, facts=facts)  # as it was asked
+
+
 def test_pushing_again_updates_and_clears_what_is_stale(
     hub: RunningHub, tiny_export: Path, facts: CardFacts
 ) -> None:

@@ -248,9 +248,7 @@ def test_progress_counts_bytes_and_may_end_it(model: Path) -> None:
         digest(model, stop)
 
 
-def test_a_file_that_changes_while_it_is_read(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_while_it_is_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def written(self: content._Counter, count: int) -> None:
         (model / "model.safetensors").touch()
 

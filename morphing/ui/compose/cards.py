@@ -111,12 +111,14 @@ def _benchmark_card(benchmark: Benchmark, role: Role, choice: Choice) -> str:
     facts = [dataset, KINDS[benchmark.kind].title]
     if benchmark.cross_domain:
         facts.append("cross-domain")
+    if benchmark.direction == "minimize":
+        facts.append("↓ less is better")
     roles = (("objective", "Objective"), ("report", "Report"), ("off", "Off"))
     segments = [(value, benchmark.name, label, role == value) for value, label in roles]
     bound, caution = "", ""
     if role == "objective":
         kept = benchmark.name in choice.floors
-        bound = pill("floor", benchmark.name, "Never below any source", kept)
+        bound = pill("floor", benchmark.name, "Never worse than any source", kept)
         if benchmark.contaminates:
             caution = f'<p class="m-caution">{escape(_CAUTION)}</p>'
     return (

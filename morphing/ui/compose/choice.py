@@ -65,7 +65,7 @@ class Choice:
     benchmarks: tuple[tuple[str, Role], ...]
     measures: tuple[str, ...] = (SPARSITY,)
     floors: tuple[str, ...] = ()
-    """Benchmarks at which a merge may not be below any source."""
+    """Benchmarks at which a merge may not be worse than any source."""
     strategy: Strategy = "ps"
     depth: str = "alike"
     kinds: bool = False
@@ -205,8 +205,7 @@ class Choice:
                 "stalled": settings.stalled or None,
                 "seed": settings.seed or 0,
                 "space": self._space(settings),
-                "seeds": [SOURCES_FIRST] * settings.sources_first
-                + [AVERAGE_FIRST] * settings.average_first,
+                "seeds": _first(settings),
                 "racing": settings.racing,
             },
             "device": settings.device,
@@ -218,8 +217,12 @@ class Choice:
         return parse_spec(fields, "These settings")
 
     def _constraints(self, settings: Settings) -> list[dict[str, Any]]:
+        # As good as every source: not below any where more is better, not above any elsewhere.
+        limit = {"maximize": "at_least", "minimize": "at_most"}
         kept: list[dict[str, Any]] = [
-            {"on": task, "at_least": SOURCES} for task in self.floors if task in self.tasks
+            {"on": task, limit[self.known[task].direction]: SOURCES}
+            for task in self.floors
+            if task in self.tasks
         ]
         if settings.largest and self.lays_paths:
             kept.append({"on": PARAMETERS, "at_most": 1e6 * settings.largest})
@@ -235,6 +238,12 @@ class Choice:
         if self.lays_paths:
             space["repeats"] = int(settings.repeats)
         return space
+
+
+def _first(settings: Settings) -> list[str]:
+    """What the search tries first."""
+    wanted = {SOURCES_FIRST: settings.sources_first, AVERAGE_FIRST: settings.average_first}
+    return [name for name, is_wanted in wanted.items() if is_wanted]
 
 
 def count_numbers(choice: Choice, settings: Settings, token: str | None) -> tuple[int, ...]:

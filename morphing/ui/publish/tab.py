@@ -63,7 +63,7 @@ def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
 
         def work(emit: Callable[[str], None]) -> None:
             progress = _progress(emit)
-            target = check_push(repo_id.strip(), token)
+            target = check_push(repo_id.strip(), token, private=hidden)
             with session.BENCH.use(run, token, progress) as bench:
                 url = publish(
                     run,
@@ -185,7 +185,7 @@ def _preview(scene: Scene | None) -> str:
     for use in scene.run.spec.benchmarks:
         benchmark = use.declaration
         searched = (trial.results or {}).get(benchmark.name)
-        raw, unscored = benchmark.direction == "minimize", f"n = {use.holdout}, at the push"
+        raw, unscored = not benchmark.share, f"n = {use.holdout}, at the push"
         held = _cell(holdout.get(benchmark.name), raw) if holdout else unscored
         seen = _cell(searched, raw) if use.objective else "not seen by the search"
         caution = use.objective and benchmark.contaminates

@@ -8,6 +8,7 @@ import gradio as gr
 
 from morphing.errors import MorphingError
 from morphing.runs.figures import figures_of
+from morphing.runs.objectives import averaged
 from morphing.runs.progress import prefixed
 from morphing.runs.selection import Interval, Selection, Standing
 from morphing.ui import session
@@ -133,14 +134,14 @@ def _row(scene: Scene, standing: Standing, best: Standing | None) -> str:
 
 
 def _searched(scene: Scene, standing: Standing) -> float | None:
-    """A model's mean over the objectives' shares on the search split."""
+    """A model's mean on the search split over the objectives that have a common one."""
     if standing.trial is not None:
         values = dict(zip(scene.objectives.names, scene.trials[standing.trial].values, strict=True))
     elif standing.name in scene.references:
         values = scene.references[standing.name].values
     else:
         return None
-    shares = [values[each.name] for each in scene.objectives.all if each.in_percent]
+    shares = [values[name] for name in averaged(scene.run.spec)]
     return sum(shares) / len(shares) if shares else None
 
 
@@ -186,6 +187,8 @@ def _remarks(scene: Scene, chosen: Selection) -> str:
     declared = [use.declaration for use in scene.run.spec.benchmarks]
     if raw := [each.title or each.name for each in declared if not each.share]:
         remarks.append(escape(f"Not in percent, and so in no mean: {', '.join(raw)}."))
+    if low := [each.title for each in scene.objectives.scores if each.share and not each.maximised]:
+        remarks.append(escape(f"Better when lower, and so in no mean: {', '.join(low)}."))
     if chosen.hypervolume is not None and scene.figures.hypervolume:
         remarks.append(
             f"Hypervolume {chosen.hypervolume:.3f},"
