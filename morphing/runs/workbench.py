@@ -35,8 +35,8 @@ Piece = Literal["all", "first", "rest"]
 class Workbench:
     """Base and sources of a run resident in memory, and one model that is morphed in place.
 
-    Once a search in two stages has written the model its second stage needs (`runs.second_stage`), that
-    model is one of the sources.
+    Once a search in two stages has written the model its second stage needs (`runs.second_stage`),
+    that model is one of the sources.
 
     Raises:
         MorphingError: a source cannot be had, or the memory is too small (said before loading).

@@ -90,7 +90,7 @@ def with_digest(source: Source, progress: Progress | None = None) -> Source:
 
 
 def check(source: Source) -> None:
-    """Refuse a source whose files are no longer what its digest says; one without is taken as it is.
+    """Refuse a source whose files are not what its digest says; one without is taken as it is.
 
     Files that were touched, copied or moved to their place again and hold the same pass.
 
