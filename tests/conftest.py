@@ -39,6 +39,7 @@ def hub() -> Iterator[RunningHub]:
     _hub.settings.clear()
     _hub.jobs.clear()
     _hub.seen.clear()
+    _hub.busy.clear()
 
 
 @pytest.fixture(scope="session")

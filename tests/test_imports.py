@@ -38,13 +38,14 @@ ALLOWED = {
     "__main__": {"cli"},
     "__init__": set(),
     "errors": set(),
+    "hub_errors": set(),
     "devices": set(),
     "inert": set(),
 }
-ALWAYS = {"errors", "devices", "inert", "__version__"}
+ALWAYS = {"errors", "hub_errors", "devices", "inert", "__version__"}
 OUTSIDE = {
     "gradio": {"ui"},
-    "huggingface_hub": {"sources", "benchmarks", "publishing", "jobs", "ui"},
+    "huggingface_hub": {"hub_errors", "sources", "benchmarks", "publishing", "jobs", "ui"},
     "datasets": {"benchmarks"},
 }
 

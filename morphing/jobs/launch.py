@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
+from morphing.hub_errors import LOGIN, Subject, ask, hub_errors
 from morphing.publishing.names import ZOO, hub_id
 from morphing.publishing.push import check_hidden
-from morphing.publishing.refusals import LOGIN, plain_refusals
 from morphing.runs.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def flavors(token: str | None = None) -> "list[JobHardwareInfo]":
     """
     from huggingface_hub import HfApi
 
-    with plain_refusals("the list of hardware"):
-        return HfApi(token=token).list_jobs_hardware()
+    return ask(Subject.writing("the list of hardware"), HfApi(token=token).list_jobs_hardware)
 
 
 def launch(
@@ -71,7 +70,7 @@ def launch(
     token = token or get_token()
     if token is None:
         raise MorphingError(f"There is no Hub login for the Job: {LOGIN}.")
-    with plain_refusals(f"the Job for {results}"):
+    with hub_errors(Subject.writing(f"the Job for {results}")):
         api = HfApi(token=token)
         results = api.create_repo(results, repo_type="dataset", private=True, exist_ok=True).repo_id
         check_hidden(api, results, "dataset")

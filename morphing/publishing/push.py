@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from morphing.errors import MorphingError
+from morphing.hub_errors import LOGIN, Subject, ask, hub_errors
 from morphing.merging.recipe import Recipe
 from morphing.publishing.card import EVAL_RESULTS, card_files, published_recipe
 from morphing.publishing.facts import CardFacts
-from morphing.publishing.refusals import LOGIN, plain_refusals
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -41,10 +41,10 @@ def check_push(repo_id: str, token: str | None = None, *, private: bool = False)
             f"{repo_id!r} is no name for a model on the Hub: write you/name with letters, digits,"
             " '-', '_' and '.' (96 characters at most, no '--' or '..')."
         )
-    doing = f"a push to {repo_id}"
-    with plain_refusals(doing):
+    subject = Subject.writing(f"a push to {repo_id}")
+    with hub_errors(subject):
         api = HfApi(token=token)
-        user = api.whoami()
+        user = ask(subject, api.whoami)
         if "/" not in repo_id:
             repo_id = f"{user['name']}/{repo_id}"
         namespace = repo_id.split("/")[0]
@@ -116,7 +116,7 @@ def _push(folder: Path, repo_id: str, token: str | None, private: bool, facts: C
         if path.is_file() and EVAL_RESULTS not in path.parts
     }
     contents |= {path: text.encode() for path, text in texts.items()}
-    with plain_refusals(f"the push to {repo_id}"):
+    with hub_errors(Subject.writing(f"the push to {repo_id}")):
         api = HfApi(token=token)
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         known = set(api.list_repo_files(repo_id))

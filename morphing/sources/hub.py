@@ -1,11 +1,11 @@
 """Models on the Hub: pinning, headers by range request, download, search, and plain errors."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphing.errors import MorphingError, is_disk_full
+from morphing.errors import MorphingError
+from morphing.hub_errors import Subject, ask, hub_errors
 from morphing.sources import local, metadata
 from morphing.sources.content import SMALL_FILES
 from morphing.sources.source import Inspection, ModelHit, split_hub_name
@@ -20,8 +20,8 @@ def commit(repo: str, revision: str | None, token: str | None) -> str:
     """The commit ``revision`` (or the default branch) of a model repository is at."""
     from huggingface_hub import HfApi
 
-    with plain_errors(repo, revision):
-        sha = HfApi(token=token).model_info(repo, revision=revision).sha
+    api = HfApi(token=token)
+    sha = ask(Subject.model(repo, revision), lambda: api.model_info(repo, revision=revision).sha)
     if sha is None:
         raise MorphingError(f"The Hub gave no commit for {repo}: try again later.")
     return sha
@@ -33,8 +33,9 @@ def inspect_repo(name: str, token: str | None) -> Inspection:
 
     repo, revision = split_hub_name(name)
     api = HfApi(token=token)
-    with plain_errors(repo, revision):
-        info = api.model_info(repo, revision=revision)
+    subject = Subject.model(repo, revision)
+    info = ask(subject, lambda: api.model_info(repo, revision=revision))
+    with hub_errors(subject):
         files = [sibling.rfilename for sibling in info.siblings or []]
         metadata.check_files(name, files)
         adapter = metadata.is_adapter(files)
@@ -68,7 +69,7 @@ def download_repo(
     from huggingface_hub import snapshot_download
 
     repo, revision = split_hub_name(name)
-    with plain_errors(repo, revision):
+    with hub_errors(Subject.model(repo, revision)):
         folder = Path(
             snapshot_download(
                 repo, revision=revision, token=token, allow_patterns=list(_SMALL_FILES)
@@ -112,12 +113,13 @@ def search(query: str, token: str | None, limit: int) -> list[ModelHit]:
     """Models whose id contains ``query``, most downloaded first."""
     from huggingface_hub import HfApi
 
-    with plain_errors(query, None):
-        models = list(
-            HfApi(token=token).list_models(
-                search=query, sort="downloads", limit=limit, full=True, cardData=True
-            )
-        )
+    api = HfApi(token=token)
+    models = ask(
+        Subject.model(query),
+        lambda: list(
+            api.list_models(search=query, sort="downloads", limit=limit, full=True, cardData=True)
+        ),
+    )
     hits = []
     for model in models:
         base = model.card_data.base_model if model.card_data is not None else None
@@ -131,72 +133,3 @@ def search(query: str, token: str | None, limit: int) -> list[ModelHit]:
             )
         )
     return hits
-
-
-@contextmanager
-def plain_errors(repo: str, revision: str | None) -> Iterator[None]:
-    """Turn what the Hub's client raises into one sentence with the mend; tokens never show."""
-    import httpx2
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        NotASafetensorsRepoError,
-        OfflineModeIsEnabled,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-        SafetensorsParsingError,
-    )
-
-    try:
-        yield
-    except GatedRepoError as error:  # a RepositoryNotFoundError too, so it comes first
-        raise MorphingError(
-            f"{repo} is gated: accept its conditions at {constants.ENDPOINT}/{repo}, then sign in"
-            " with a token that may read it (hf auth login or HF_TOKEN)."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise MorphingError(
-            f"The Hub has no model {repo}, or it is private and the token given may not read it:"
-            " check the id, or sign in (hf auth login or HF_TOKEN)."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise MorphingError(
-            f"{repo} has no revision {revision!r}: give one of its branches, tags or commits."
-        ) from error
-    except HFValidationError as error:
-        raise MorphingError(f"{repo!r} is not a Hub id: write org/name.") from error
-    except (NotASafetensorsRepoError, RemoteEntryNotFoundError) as error:
-        raise MorphingError(
-            f"{repo} lacks a file that is needed to merge it: choose a model saved as safetensors"
-            " with save_pretrained."
-        ) from error
-    except SafetensorsParsingError as error:
-        raise MorphingError(
-            f"{repo} holds a file that is no safetensors file: choose another revision."
-        ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise MorphingError(
-                f"The Hub does not accept the token given for {repo} (HTTP {status}): sign in again"
-                " (hf auth login or HF_TOKEN)."
-            ) from error
-        raise MorphingError(
-            f"The Hub answered HTTP {status} for {repo}: try again later."
-        ) from error
-    except (httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise MorphingError(
-            f"{repo} is not in the cache and the Hub at {constants.ENDPOINT} cannot be reached:"
-            " check the network, or use zoo: models or a local folder."
-        ) from error
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        raise MorphingError(
-            f"The disk is full while downloading {repo} to {constants.HF_HUB_CACHE}: free some"
-            " space, or set HF_HOME to a larger disk."
-        ) from error

@@ -21,7 +21,7 @@ def main() -> None:
     print(f"tokens: {', '.join(f'{token} ({who.role})' for token, who in TOKENS.items())}")
     for kind in ("models", "datasets"):
         print(f"{kind}: {', '.join(store.ids(kind)) or 'none'}", flush=True)
-    server = uvicorn.Server(uvicorn.Config(create_app(store, {}, []), log_level="info"))
+    server = uvicorn.Server(uvicorn.Config(create_app(store, {}, [], []), log_level="info"))
     server.run([listener])
 
 

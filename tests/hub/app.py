@@ -1,6 +1,7 @@
 """The local Hub as one ASGI application over a store."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -25,9 +26,23 @@ class Seen:
     bytes: int
 
 
-def create_app(store: Store, jobs: dict[str, Job], seen: list[Seen]) -> FastAPI:
-    """The application; Jobs posted land in ``jobs`` and every request in ``seen``."""
+@dataclass(frozen=True)
+class Busy:
+    """One answer of a Hub that is busy, to the next request whose path begins so."""
+
+    path: str
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def create_app(store: Store, jobs: dict[str, Job], seen: list[Seen], busy: list[Busy]) -> FastAPI:
+    """The application.
+
+    Jobs posted land in ``jobs`` and every request in ``seen``; each of ``busy`` is given as an
+    answer once, in their order.
+    """
     app = FastAPI(title="Local Hub", openapi_url=None)
+    app.add_middleware(Refuser, busy=busy)
     app.add_middleware(Recorder, seen=seen)
     for router in (service_routes(store, jobs), writing_routes(store), reading_routes(store)):
         app.include_router(router)
@@ -43,6 +58,22 @@ def create_app(store: Store, jobs: dict[str, Job], seen: list[Seen]) -> FastAPI:
         return HubError(404, "Not found", "RepoNotFound" if repo else None).response()
 
     return app
+
+
+class Refuser:
+    """Gives the answers of a busy Hub that a test asked for."""
+
+    def __init__(self, app: ASGIApp, busy: list[Busy]) -> None:
+        self.app, self.busy = app, busy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] == "http" and self.busy and scope["path"].startswith(self.busy[0].path):
+            answer = self.busy.pop(0)
+            app = JSONResponse(
+                {"error": "Busy"}, status_code=answer.status, headers=dict(answer.headers)
+            )
+        await app(scope, receive, send)
 
 
 class Recorder:

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from tests.hub.app import Seen, create_app
+from tests.hub.app import Busy, Seen, create_app
 from tests.hub.services import Job
 from tests.hub.store import Store, zoo_repos
 
@@ -39,8 +39,8 @@ def testbed_folder() -> Path:
 class RunningHub:
     """A local Hub that answers at ``url``.
 
-    ``settings`` ("models/org/name" -> private, gated, granted, refuse_push, ...), ``jobs`` and
-    ``seen`` are the server's own, live.
+    ``settings`` ("models/org/name" -> private, gated, granted, refuse_push, ...), ``jobs``,
+    ``seen`` and ``busy`` are the server's own, live.
     """
 
     url: str
@@ -48,6 +48,7 @@ class RunningHub:
     store: Store
     jobs: dict[str, Job]
     seen: list[Seen]
+    busy: list[Busy]
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -91,15 +92,16 @@ def start_hub(root: Path, port: int = 0) -> Iterator[RunningHub]:
     store = build_store(root)
     jobs: dict[str, Job] = {}
     seen: list[Seen] = []
+    busy: list[Busy] = []
     listener = bind(port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    app = create_app(store, jobs, seen)
+    app = create_app(store, jobs, seen, busy)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listener],), name="hub", daemon=True)
     listener.listen()  # requests queue from here on, so nobody has to wait for the thread
     thread.start()
     try:
-        yield RunningHub(url, root, store, jobs, seen)
+        yield RunningHub(url, root, store, jobs, seen, busy)
     finally:
         server.should_exit = True
         thread.join(timeout=10)

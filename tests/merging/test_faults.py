@@ -344,7 +344,7 @@ def test_names_on_the_hub(family: list[Source], hub: RunningHub, tmp_path: Path)
     gated = refusal(config(family, name), tmp_path / "out")
     assert f"{name} is gated: accept its conditions at" in gated
     absent = refusal(config(family, "alice/none"), tmp_path / "out")
-    assert "The Hub has no model alice/none" in absent
+    assert "The model alice/none is not on the Hub, or it is private" in absent
     wrong = refusal(config(family, "one/two/three"), tmp_path / "out")
     assert "'one/two/three' names no model" in wrong
 

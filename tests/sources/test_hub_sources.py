@@ -131,9 +131,11 @@ def test_no_network_is_one_sentence() -> None:
 
 @pytest.mark.parametrize("action", [pin, inspect, download])
 def test_an_id_that_is_unknown_or_private_is_refused(action, repo: str, hub: RunningHub) -> None:  # type: ignore[no-untyped-def]
-    assert "The Hub has no model alice/none, or it is private" in refusal(action, "alice/none")
+    assert "The model alice/none is not on the Hub, or it is private" in refusal(
+        action, "alice/none"
+    )
     hub.settings[f"models/{repo}"] = {"private": True}
-    assert f"The Hub has no model {repo}, or it is private" in refusal(action, repo)
+    assert f"The model {repo} is not on the Hub, or it is private" in refusal(action, repo)
     assert "may not read it" in refusal(action, repo, "hf_bob")
     action(repo, "hf_alice")
 

@@ -72,9 +72,9 @@ def take(benchmark: Benchmark, rows: Rows, indices: Sequence[int]) -> list[Mappi
     """
     if isinstance(rows, list):
         return [rows[index] for index in indices]
-    from morphing.benchmarks.data.hub import hub_errors
+    from morphing.benchmarks.data.hub import dataset_errors
 
-    with hub_errors(benchmark):
+    with dataset_errors(benchmark):
         # In the dataset's order, for neighbours come together.
         found = {index: rows[index] for index in sorted(set(indices))}
     return [found[index] for index in indices]

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Any
 from morphing.benchmarks.benchmark import COMMIT, Benchmark
 from morphing.benchmarks.data.rows import ParquetRows, Rows
 from morphing.errors import MorphingError
+from morphing.hub_errors import (
+    Subject,
+    ask,
+    has_no_revision,
+    hub_errors,
+    is_gated,
+    is_missing,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
@@ -35,8 +43,8 @@ def resolve_revision(benchmark: Benchmark, token: str | None) -> str:
     """
     from huggingface_hub import HfApi
 
-    with hub_errors(benchmark):
-        info = HfApi(token=token).dataset_info(benchmark.dataset, revision=benchmark.revision)
+    api, name = HfApi(token=token), benchmark.dataset
+    info = ask(_subject(benchmark), lambda: api.dataset_info(name, revision=benchmark.revision))
     script = benchmark.dataset.rpartition("/")[2] + ".py"
     if any(file.rfilename == script for file in info.siblings or ()):
         return _converted_revision(benchmark, token)
@@ -53,7 +61,7 @@ def _converted_revision(benchmark: Benchmark, token: str | None) -> str:
             f"{what} at revision {benchmark.revision!r} and Morphing runs no code from the Hub:"
             " leave the revision out to take the rows that the Hub converted to Parquet."
         )
-    with hub_errors(benchmark):
+    with dataset_errors(benchmark):
         try:
             return str(HfApi(token=token).dataset_info(benchmark.dataset, revision=CONVERTED).sha)
         except RevisionNotFoundError as error:
@@ -69,7 +77,7 @@ def hub_rows(benchmark: Benchmark, split: str, token: str | None) -> Rows:
     Raises:
         MorphingError: as ``read_rows`` does.
     """
-    with hub_errors(benchmark):
+    with dataset_errors(benchmark):
         benchmark, builder = _opened(benchmark, token)
         if converted := _converted_files(builder):
             return _converted_rows(benchmark, converted, split, token)
@@ -91,7 +99,7 @@ def hub_splits(benchmark: Benchmark, path: str, token: str | None) -> list[str]:
     """
     import datasets
 
-    with hub_errors(benchmark):
+    with dataset_errors(benchmark):
         benchmark, builder = _opened(benchmark, token)
         if converted := _converted_files(builder):
             return list(dict.fromkeys(file["split"] for file in _of_config(benchmark, converted)))
@@ -186,7 +194,7 @@ def loaded_rows(benchmark: Benchmark, path: str, split: str, token: str | None =
     import datasets
 
     where: dict[str, Any] = {"revision": benchmark.revision, "token": token}
-    with hub_errors(benchmark):
+    with dataset_errors(benchmark):
         try:
             rows = datasets.load_dataset(path, benchmark.config, split=split, **where)
         except ValueError as error:
@@ -220,70 +228,39 @@ def _is_program(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def hub_errors(benchmark: Benchmark) -> Iterator[None]:
-    """Turn the Hub clients' exceptions about ``benchmark``'s dataset into MorphingErrors."""
-    import httpx2
+def dataset_errors(benchmark: Benchmark) -> Iterator[None]:
+    """Turn what the Hub's client and `datasets` raise about a dataset into MorphingErrors."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
 
     try:
-        yield
-    except (HFValidationError, HfHubHTTPError, DatasetNotFoundError) as error:
-        raise MorphingError(_sentence(benchmark, error)) from error
-    except (
-        ConnectionError,
-        httpx2.TransportError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    ) as error:
-        raise MorphingError(
-            f"The Hub can't be reached for the dataset {benchmark.dataset!r} of benchmark"
-            f" {benchmark.name!r}: check the network, or use a zoo or local dataset."
-        ) from error
+        with hub_errors(_subject(benchmark)):
+            yield
+    except DatasetNotFoundError as error:
+        raise MorphingError(_not_found(benchmark, str(error))) from error
     except RuntimeError as error:
         if not _is_program(error):
             raise
         raise MorphingError(
-            f"The dataset {benchmark.dataset!r} of benchmark {benchmark.name!r} is a program and"
-            " Morphing runs no code from the Hub: choose a dataset in Parquet, JSON or CSV."
+            f"{_what(benchmark)} is a program and Morphing runs no code from the Hub: choose a"
+            " dataset in Parquet, JSON or CSV."
         ) from error
     except DatasetsError as error:
         reason = str(error).strip().splitlines()[0]
-        raise MorphingError(
-            f"The dataset {benchmark.dataset!r} of benchmark {benchmark.name!r} can't be read:"
-            f" {reason.rstrip('.')}."
-        ) from error
+        raise MorphingError(f"{_what(benchmark)} can't be read: {reason.rstrip('.')}.") from error
 
 
-def _sentence(benchmark: Benchmark, error: Exception) -> str:
-    from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
+def _not_found(benchmark: Benchmark, said: str) -> str:
+    """The sentence of the one exception that `datasets` has for three things: its words tell."""
+    subject = _subject(benchmark)
+    if "gated" in said:
+        return is_gated(subject)
+    return has_no_revision(subject) if said.startswith("Revision") else is_missing(subject)
+
+
+def _subject(benchmark: Benchmark) -> Subject:
+    return Subject(
+        _what(benchmark),
+        f"datasets/{benchmark.dataset}",
+        benchmark.revision,
+        instead=", or use a zoo or local dataset",
     )
-
-    what = _what(benchmark)
-    # `datasets` has one exception for all three and drops its cause: its message tells.
-    said = str(error) if isinstance(error, DatasetNotFoundError) else ""
-    if isinstance(error, HFValidationError):
-        return f"{what} is neither a Hub id (org/name) nor a file or folder that exists here."
-    # A GatedRepoError is a RepositoryNotFoundError too, so it comes first.
-    if isinstance(error, GatedRepoError) or "gated" in said:
-        return f"{what} is gated: ask for access on its page on the Hub and log in with your token."
-    if isinstance(error, RevisionNotFoundError) or said.startswith("Revision"):
-        return f"{what} has no revision {benchmark.revision!r} on the Hub."
-    if isinstance(error, RepositoryNotFoundError) or said:
-        return (
-            f"{what} is not on the Hub, or it is private and your token (if any) gives no access:"
-            " check the id and log in."
-        )
-    response = getattr(error, "response", None)
-    status = response.status_code if response is not None else "with an error"
-    return f"{what} can't be fetched: the Hub answered {status}; try again later."

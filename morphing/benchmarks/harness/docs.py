@@ -193,7 +193,7 @@ class _Splits(dict[str, Any]):
         """The split, of a task with settings of its own for loading it."""
         from datasets import load_dataset
 
-        from morphing.benchmarks.data.hub import hub_errors
+        from morphing.benchmarks.data.hub import dataset_errors
 
         benchmark = self._benchmark
         settings = dict(self._file.config.get("dataset_kwargs") or {})
@@ -207,5 +207,5 @@ class _Splits(dict[str, Any]):
             settings |= {"revision": benchmark.revision, "token": self._token}
         else:
             settings["data_files"] = data_files(self._file, benchmark.revision)
-        with hub_errors(benchmark), said(benchmark, "can't be loaded"):
+        with dataset_errors(benchmark), said(benchmark, "can't be loaded"):
             return load_dataset(path, benchmark.config, split=split, **settings)
