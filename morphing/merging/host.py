@@ -8,6 +8,7 @@ from torch import Tensor
 
 from morphing.merging.rows.kernels import ROW
 from morphing.merging.stores import Place, as_tensor, row_count
+from morphing.sources.conversion import Link
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -16,43 +17,56 @@ if TYPE_CHECKING:
 class Host:
     """Takes over the parameters of a model.
 
+    What transformers stacked as the model was loaded, such as experts, stays where the model has
+    it: merged tensors are copied into their parts of it.
+
     Args:
         model: on any device; its parameters move to ``device``.
-        names: of its tensors, in the order they are merged in.
-        device: where it is to run.
-
+        links: where the model holds its checkpoint's tensors, in the order they are merged in.
+        shapes: of these tensors.
+        device: where the model is to run.
         tokenizer: that goes with it.
     """
 
     def __init__(
         self,
         model: "PreTrainedModel",
-        names: Mapping[str, torch.Size],
+        links: Mapping[str, Sequence[Link]],
+        shapes: Mapping[str, torch.Size],
         device: torch.device,
         tokenizer: Any,
     ) -> None:
         state = model.state_dict(keep_vars=True)
         self.tokenizer = tokenizer
-        self.shapes = dict(names)
+        self.shapes = {name: shapes[name] for name in links}
         self.model = model
-        self._tensors: dict[str, Tensor] = {}
         self._places: dict[str, Place] = {}
         self._buffers: dict[torch.dtype, Tensor] = {}
-        floating = {n: state[n] for n in names if state[n].is_floating_point()}
         used: dict[torch.dtype, int] = {}
-        for name, tensor in floating.items():
-            count = row_count(tensor.shape)
-            self._places[name] = Place((id(self), tensor.dtype), used.get(tensor.dtype, 0), count)
-            used[tensor.dtype] = used.get(tensor.dtype, 0) + count
+        for name, each in links.items():
+            dtype = state[each[0].parameter].dtype
+            if not dtype.is_floating_point or any(one.part is not None for one in each):
+                continue
+            count = row_count(shapes[name])
+            self._places[name] = Place((id(self), dtype), used.get(dtype, 0), count)
+            used[dtype] = used.get(dtype, 0) + count
         for dtype, rows in used.items():
             self._buffers[dtype] = torch.zeros((rows, ROW), dtype=dtype, device=device)
+        self._tensors: dict[str, Tensor] = {}
         with torch.no_grad():
-            for name, tensor in floating.items():
-                own = as_tensor(self._rows(self._places[name]), tensor.shape)
-                own.copy_(tensor)
-                tensor.data = own
-        model.to(device)  # what is left: buffers; parameters are there already
-        self._tensors = {name: model.state_dict()[name] for name in names}
+            for name, place in self._places.items():
+                self._tensors[name] = as_tensor(self._rows(place), shapes[name])
+                for one in links[name]:
+                    own = self._tensors[name]
+                    own = own if one.source is None else one.source.of(own)
+                    own.copy_(state[one.parameter])
+                    state[one.parameter].data = own
+        model.to(device)  # what is left: buffers, and parameters of several tensors
+        state = model.state_dict()
+        for name in links.keys() - self._places.keys():
+            (one,) = links[name]
+            held = state[one.parameter]
+            self._tensors[name] = held if one.part is None else one.part.of(held)
 
     def place(self, names: Sequence[str], dtype: torch.dtype) -> Tensor | None:
         """The rows of these tensors, if they follow each other and have this dtype."""
@@ -85,12 +99,3 @@ class Host:
 
     def _rows(self, place: Place) -> Tensor:
         return self._buffers[place.buffer[1]][place.first : place.first + place.count]
-
-
-def has_tensors(model: "PreTrainedModel", shapes: Mapping[str, torch.Size]) -> bool:
-    """Whether these are a model's own tensors, all of them."""
-    state = model.state_dict()
-    if any(name not in state or state[name].shape != shapes[name] for name in shapes):
-        return False
-    covered = {state[name].data_ptr() for name in shapes}
-    return all(tensor.data_ptr() in covered for tensor in state.values())

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from morphing.errors import MorphingError
 from morphing.merging.engine import Engine, Merged
-from morphing.merging.host import Host, has_tensors
+from morphing.merging.host import Host
 from morphing.merging.models import Opened, Placement, open_models, place_models
 from morphing.merging.output import Output, build_model
 from morphing.merging.recipe import Recipe
 from morphing.merging.rows.segments import STAGED_ROWS, Segment
 from morphing.merging.workers import Workers
 from morphing.sources.checkpoint import load_model, load_tokenizer
+from morphing.sources.conversion import Link, Unlinked, covers, link, parts
 from morphing.sources.source import Inspection, Source
 
 if TYPE_CHECKING:
@@ -72,15 +73,15 @@ class Morpher:
         stores = place_models(models, device, placement, order, _spare(model))
         own = stores[base.name]
         self.engine = Engine(models, stores, device, workers, compiled)
-        for name in order:
-            if not _holds(model, name, weights.read(name)):
-                raise _converted(base, model)
         shapes = {name: own.shapes[name] for name in order}
-        if not has_tensors(model, shapes):
-            raise _converted(base, model)
+        links = _linked(base, model, shapes)
+        state = model.state_dict()
+        for name in order:
+            if not _holds(state, links[name], weights.read(name)):
+                raise _unlinked(base, model, f"{name} is another tensor once it is loaded")
         self._base_shapes = shapes
         self._base_tokenizer = tokenizer
-        self._host = Host(model, shapes, device, tokenizer)
+        self._host = Host(model, links, shapes, device, tokenizer)
         self._built = _built(planner.output(alone), self._dtype)
 
         def norm(name: str) -> float:
@@ -156,11 +157,10 @@ class Morpher:
         model = build_model(output.config(_name(self._dtype)), self._dtype)
         if (settings := donor.generation_config) is not None:
             model.generation_config = GenerationConfig(**output.generation_config(settings))
-        if not has_tensors(model, shapes):
-            raise _converted(self.base, model)
+        links = _linked(donor.weights.source, model, shapes)
         tokenizer = self._tokenizer_for(output, shapes)
         self._host.release()  # there may not be the room for two
-        self._host = Host(model, shapes, self.device, tokenizer)
+        self._host = Host(model, links, shapes, self.device, tokenizer)
         self._built = built
         return self._host
 
@@ -227,16 +227,32 @@ def _spare(model: "PreTrainedModel") -> int:
     return size + size // 4 + _MARGIN
 
 
-def _holds(model: "PreTrainedModel", name: str, tensor: Tensor) -> bool:
-    held = model.state_dict().get(name)
-    return (
-        held is not None and held.shape == tensor.shape and torch.equal(held, tensor.to(held.dtype))
+def _linked(
+    source: Source, model: "PreTrainedModel", shapes: Mapping[str, torch.Size]
+) -> dict[str, tuple[Link, ...]]:
+    """Where a model holds each of these tensors; they are all of it.
+
+    Raises:
+        MorphingError: a tensor has no place of its own in the model, or the model has more.
+    """
+    try:
+        links = link(model, shapes)
+    except Unlinked as error:
+        raise _unlinked(source, model, str(error)) from error
+    if not covers(model, links):
+        raise _unlinked(source, model, "the model has parameters that the checkpoint lacks")
+    return links
+
+
+def _holds(state: Mapping[str, Tensor], links: Sequence[Link], tensor: Tensor) -> bool:
+    return all(
+        torch.equal(held, (tensor if one.source is None else one.source.of(tensor)).to(held.dtype))
+        for one, held in parts(links, state)
     )
 
 
-def _converted(base: Source, model: "PreTrainedModel") -> MorphingError:
+def _unlinked(source: Source, model: "PreTrainedModel", reason: str) -> MorphingError:
     return MorphingError(
-        f"{base.name} is a {type(model).__name__}, whose checkpoint transformers converts or"
-        " renames as it loads: this version cannot morph that architecture, but"
-        " `morphing merge RECIPE.yaml OUT` can merge it."
+        f"{source.name} is loaded as a {type(model).__name__} that cannot be morphed in place:"
+        f" {reason}. `morphing merge RECIPE.yaml OUT` can merge its checkpoint as it is stored."
     )

@@ -178,24 +178,25 @@ def test_another_vocabulary_is_refused_by_tensor(family: list[Source], tmp_path:
         morpher.morph(recipe("ties", [family[0], source]))
 
 
-def test_a_base_that_transformers_renames_is_refused(tmp_path: Path) -> None:
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    config = MixtralConfig(
-        vocab_size=40,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_local_experts=2,
-    )
-    MixtralForCausalLM(config).save_pretrained(tmp_path)
-    shutil.copytree(save_family(tmp_path / "f", torch.float32, True)[0], tmp_path / "tokenizer")
-    for file in (tmp_path / "tokenizer").glob("tokenizer*"):
-        shutil.copy(file, tmp_path)
-    with pytest.raises(MorphingError, match="MixtralForCausalLM"):
-        Morpher(download(str(tmp_path)), [], CPU, torch.float32)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("lacks", "parameters that the checkpoint lacks"),
+        ("adds", r"no place for model\.layers\.0\.x"),
+    ],
+)
+def test_a_base_whose_model_is_not_its_checkpoint_is_refused(
+    change: str, said: str, family: list[Source], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(family[0].folder, tmp_path / "base"))
+    tensors = load_file(folder / "model.safetensors")
+    if change == "lacks":
+        del tensors["model.norm.weight"]
+    else:
+        tensors["model.layers.0.x"] = torch.zeros(2)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(MorphingError, match=f"a LlamaForCausalLM that cannot be morphed.*{said}"):
+        Morpher(download(str(folder)), [], CPU, torch.float32)
 
 
 def test_a_base_that_needs_its_own_code_is_refused(family: list[Source], tmp_path: Path) -> None:

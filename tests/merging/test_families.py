@@ -1,0 +1,178 @@
+"""Architectures that people merge: in place, on disk, by mergekit and by definition the same model.
+
+transformers renames the tensors of some as it loads them, stacks the experts of others, joins or
+cuts tensors; morphing writes into what it made of them, and an export is in the checkpoint's own
+layout again.
+"""
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from morphing.merging.merge import merge_recipe
+from morphing.merging.morph import Morpher
+from morphing.merging.recipe import Recipe
+from morphing.merging.writing.checkpoint import export
+from morphing.sources import conversion
+from morphing.sources.find import download
+from morphing.sources.source import Source
+from tests.merging.comparing import read, run_mergekit
+from tests.merging.families import FAMILIES, MOST_MERGED, save_models
+
+CPU = torch.device("cpu")
+PROMPT = torch.arange(3, 15).view(1, -1)
+METHODS = ("linear", "ties", "dare_ties", "slerp")
+MERGEKIT_FAILS = ("gpt_neox", "gemma3 with eyes", "deepseek_v3", "olmo_hybrid")
+"""Its tables ask for tensors that newer checkpoints of the first two lack; of the others it writes
+no experts or no norms."""
+CONVERTED = ("gpt_neox", "mixtral", "qwen3_moe", "qwen2_moe", "gemma3 with eyes", "hrm_text")
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Source]]:
+    root = tmp_path_factory.mktemp("families")
+    return {
+        name: [download(str(folder)) for folder in save_models(root / name, name)]
+        for name in FAMILIES
+    }
+
+
+def recipe(method: str, family: list[Source]) -> Recipe:
+    base, *others = family
+    models = [
+        {"model": source.name, "parameters": {"weight": weight, "density": 0.6}}
+        for source, weight in zip(others, (0.7, [0.2, 0.5]), strict=True)
+    ]
+    config = {"merge_method": method, "models": models, "dtype": "float32"}
+    if method == "slerp":
+        config |= {"models": [{"model": others[0].name}], "parameters": {"t": [0.2, 0.6]}}
+    if method != "linear":
+        config["base_model"] = base.name
+    return Recipe(config, 3)
+
+
+def load(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def logits(model: PreTrainedModel) -> Tensor:
+    with torch.inference_mode():
+        return model(PROMPT, use_cache=False).logits
+
+
+def assert_alike(one: PreTrainedModel, other: PreTrainedModel) -> None:
+    mine, theirs = one.state_dict(), other.state_dict()
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        assert torch.equal(tensor, theirs[name]), name
+    # Sums may be in another order where memory is aligned otherwise.
+    torch.testing.assert_close(logits(one), logits(other), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_morphed_as_it_is_written(
+    name: str, families: dict[str, list[Source]], tmp_path: Path
+) -> None:
+    """What is loaded after a morph is what transformers loads from the export, and a merge from
+    disk writes the same files in the layout of the base's."""
+    family = families[name]
+    morpher = Morpher(family[0], family[1:], CPU, torch.float32)
+    stored = read(family[0].folder)
+    for method in METHODS:
+        wanted = recipe(method, family)
+        assert morpher.morph(wanted) > 0
+        export(morpher.engine, wanted, tmp_path / method)
+        assert_alike(morpher.model, load(tmp_path / method))
+        written = read(tmp_path / method)
+        assert {n: t.shape for n, t in written.items()} == {n: t.shape for n, t in stored.items()}
+    merge_recipe(wanted, tmp_path / "merged", CPU, lambda step, done, total: None)
+    merged = read(tmp_path / "merged")
+    assert all(torch.equal(merged[n], tensor) for n, tensor in written.items())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_merged_as_the_method_is_defined_and_as_mergekit_does(
+    name: str, families: dict[str, list[Source]], tmp_path: Path
+) -> None:
+    """base + sum of weight * (source - base), on what transformers makes of the checkpoints.
+
+    Weights alone: where experts are stacked mergekit merges the stack as one tensor, of which
+    anything by magnitude or angle takes another measure.
+    """
+    base, one, two = (load(source.folder) for source in families[name])
+    text = (
+        "merge_method: task_arithmetic\ndtype: float32\n"
+        f"base_model: {families[name][0].folder}\nmodels:\n"
+        f"- {{model: {families[name][1].folder}, parameters: {{weight: 0.7}}}}\n"
+        f"- {{model: {families[name][2].folder}, parameters: {{weight: -0.4}}}}\n"
+    )
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    merge_recipe(Recipe.from_yaml(text), tmp_path / "ours", CPU, lambda step, done, total: None)
+    expected, others = base.state_dict(), (one.state_dict(), two.state_dict())
+    for key, tensor in expected.items():
+        if tensor.is_floating_point():
+            changes = [other[key] - tensor for other in others]
+            expected[key] = tensor + 0.7 * changes[0] - 0.4 * changes[1]
+    assert_close(load(tmp_path / "ours"), expected)
+    if name not in MERGEKIT_FAILS:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            run_mergekit(file, tmp_path / "theirs")
+        assert_close(load(tmp_path / "theirs"), load(tmp_path / "ours").state_dict())
+
+
+def assert_close(model: PreTrainedModel, expected: dict[str, Tensor]) -> None:
+    found = model.state_dict()
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "mixtral", "qwen3_moe", "granitemoe"])
+def test_layers_of_converted_models_can_be_stacked(
+    name: str, families: dict[str, list[Source]], tmp_path: Path
+) -> None:
+    base, one, _ = family = families[name]
+    morpher = Morpher(base, family[1:], CPU, torch.float32)
+    slices = [
+        {"sources": [{"model": source.name, "layer_range": [0, 2]}]} for source in (base, one)
+    ]
+    wanted = Recipe({"merge_method": "passthrough", "slices": slices, "dtype": "float32"})
+    morpher.morph(wanted)
+    export(morpher.engine, wanted, tmp_path / "out")
+    assert_alike(morpher.model, load(tmp_path / "out"))
+    morpher.morph(recipe("ties", family))
+    fresh = Morpher(base, family[1:], CPU, torch.float32)
+    fresh.morph(recipe("ties", family))
+    assert_alike(morpher.model, fresh.model)
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_every_tensor_has_its_part_of_the_model(
+    name: str, families: dict[str, list[Source]]
+) -> None:
+    folder = families[name][1].folder
+    stored, model = read(folder), load(folder)
+    links = conversion.link(model, {key: tensor.shape for key, tensor in stored.items()})
+    assert conversion.covers(model, links)
+    state = model.state_dict()
+    for key, each in links.items():
+        for one, held in conversion.parts(each, state):
+            own = stored[key] if one.source is None else one.source.of(stored[key])
+            assert torch.equal(held, own), key
+    lacking = {key: tensor.shape for key, tensor in list(stored.items())[1:]}
+    try:
+        assert not conversion.covers(model, conversion.link(model, lacking))
+    except conversion.Unlinked as error:
+        assert str(error)
+    with pytest.raises(conversion.Unlinked, match=r"has no place for made\.up"):
+        conversion.link(model, {"made.up": torch.Size([1])})
+
+
+def test_the_families_most_merged_are_all_here() -> None:
+    assert len(MOST_MERGED) == 13
