@@ -195,7 +195,7 @@ def _view(tensor: Tensor, base: Tensor) -> View | None:
     """The tensor as a part of another, if it shares that one's memory."""
     if tensor is not base and tensor._base is not base:
         return None
-    return View(tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+    return View(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
 
 
 class _WithoutCopies(TorchFunctionMode):
