@@ -1,12 +1,14 @@
 """A run's figures as plotly figures: plain data, drawn by plotly.js in the browser.
 
 Colours are CSS variables (see ``theme.css``), which the browser resolves for the theme in use.
+plotly.js reads some HTML in texts (``<b>``, ``<br>``, ``<a>``), so names are escaped as in HTML.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from morphing.inert import as_html
 from morphing.runs.figures import Figures
 from morphing.runs.trial import Trial
 from morphing.ui.objectives import Objective, Objectives
@@ -79,7 +81,7 @@ def front_plot(subject: Subject, x: str, y: str, colour: str = ORDER) -> Plot:
     else:
         shade = [subject.value(trial, colour) for trial in members]
         shade_title, suffix = (
-            subject.objectives[colour].axis_title,
+            as_html(subject.objectives[colour].axis_title),
             subject.objectives[colour].suffix,
         )
     outline = _upper_right(subject, members, x, y)
@@ -134,7 +136,7 @@ def front_plot(subject: Subject, x: str, y: str, colour: str = ORDER) -> Plot:
             marker={"symbol": "circle-open", "size": 24, "color": INK, "line": {"width": 2}},
             showlegend=False,
             hoverinfo="skip",
-            hovertemplate=None,
+            hovertemplate="",
         ),
     ]
     layout = _layout(f"{subject.run} {x} {y}")
@@ -168,8 +170,7 @@ def hypervolume_plot(subject: Subject) -> Plot:
             "hoverinfo": "skip",
         },
     ]
-    layout = _layout(subject.run)
-    layout["showlegend"] = False
+    layout = _layout(subject.run, legend=False)
     layout["xaxis"] |= {
         "title": {"text": "trials scored"},
         "range": [0.5, max(subject.total, len(history), 2) + 0.5],
@@ -213,13 +214,12 @@ def trade_off_plot(subject: Subject) -> Plot:
     strong_last = sorted(
         figures.members, key=lambda t: (t.number == figures.knee, t.number == subject.focus)
     )
-    layout = _layout(subject.run)
-    layout["showlegend"] = False
+    layout = _layout(subject.run, legend=False)
     layout["hovermode"] = "closest"
     layout["xaxis"] |= {
         "tickmode": "array",
         "tickvals": list(range(len(objectives.names))),
-        "ticktext": [_two_lines(objective.title) for objective in objectives.all],
+        "ticktext": [_two_lines(as_html(objective.title)) for objective in objectives.all],
         "range": [-0.4, len(objectives.names) - 0.6],
         "ticklabeloverflow": "allow",
         "showgrid": True,
@@ -241,7 +241,7 @@ def _hover(subject: Subject, trial: Trial) -> str:
 
 
 def _reading(subject: Subject, trial: Trial, objective: Objective) -> str:
-    return f"{objective.title}: {objective.shown(subject.natural(trial, objective.name))}"
+    return f"{as_html(objective.title)}: {objective.shown(subject.natural(trial, objective.name))}"
 
 
 def _reference_traces(subject: Subject, x: str, y: str) -> list[Plot]:
@@ -263,7 +263,7 @@ def _reference_traces(subject: Subject, x: str, y: str) -> list[Plot]:
             "name": "Base and sources",
             "x": [across.scaled(at_x) for _, at_x, _ in named],
             "y": [up.scaled(at_y) for _, _, at_y in named],
-            "text": [name for name, _, _ in named],
+            "text": [as_html(name) for name, _, _ in named],
             "textposition": [
                 f"{'bottom' if place % 2 else 'top'} {'right' if merit <= middle else 'left'}"
                 for place, merit in enumerate(merits)
@@ -289,7 +289,7 @@ def _upper_right(
 
 
 def _axis(objective: Objective, better: str) -> Plot:
-    title = objective.axis_title
+    title = as_html(objective.axis_title)
     if not objective.maximised:
         title += f" (less is better {better})"
     elif not objective.in_percent:
@@ -307,7 +307,7 @@ def _two_lines(title: str) -> str:
     return "<br>".join(" ".join(part) for part in (words[:half], words[half:]) if part)
 
 
-def _layout(revision: str) -> Plot:
+def _layout(revision: str, legend: bool = True) -> Plot:
     """What all plots share. ``revision`` unchanged keeps the visitor's zoom."""
     axis = {
         "gridcolor": "var(--m-grid)",
@@ -318,6 +318,7 @@ def _layout(revision: str) -> Plot:
         "title": {"font": {"size": 12}},
         "tickfont": {"size": 11},
     }
+    above = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
     return {
         "autosize": True,
         "uirevision": revision,
@@ -331,7 +332,7 @@ def _layout(revision: str) -> Plot:
             "font": {"color": INK, "size": 12},
             "align": "left",
         },
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        **({"legend": above} if legend else {"showlegend": False}),
         "xaxis": dict(axis),
         "yaxis": dict(axis),
     }
