@@ -202,6 +202,7 @@ def _nothing() -> None:
 def _create(
     spec_path: Path | None, folder: Path | None, changes: dict[str, Any], storage: str | None
 ) -> Run:
+    from morphing.cli.terminal import step_bar
     from morphing.runs.prepare import create_run
     from morphing.runs.run import default_folder
     from morphing.runs.spec import load_spec, parse_spec, zoo_spec
@@ -221,7 +222,8 @@ def _create(
     parsed = parse_spec(data, "The command line")
     if storage is not None:
         check_storage(storage)
-    run = create_run(folder or default_folder(spec.name), parsed)
+    with step_bar() as progress:
+        run = create_run(folder or default_folder(spec.name), parsed, progress=progress)
     if storage is not None:
         keep_elsewhere(run.folder, storage)
         return open_run(run.folder, storage)

@@ -144,9 +144,9 @@ def _error(line: ScoreLine) -> str:
 
 
 def _introduction(facts: CardFacts) -> str:
-    sources = "\n".join(f"- {label(name)}" for name in facts.sources)
+    sources = "\n".join(f"- {_identity(facts, name)}" for name in facts.sources)
     text = (
-        f"A merge of these models onto their base {label(facts.base)}, by the method"
+        f"A merge of these models onto their base {_identity(facts, facts.base)}, by the method"
         f" {code(facts.recipe.method)}:\n\n{sources}\n\n"
         "No training took place: every weight is computed from theirs by the recipe below, which"
         " a search by Morphing found."
@@ -159,6 +159,12 @@ def _introduction(facts: CardFacts) -> str:
             + text
         )
     return text
+
+
+def _identity(facts: CardFacts, name: str) -> str:
+    """A model and, where no commit says what it was, the digest of its files."""
+    digest = facts.digests.get(name)
+    return label(name) + (f", content {code(digest)}" if digest else "")
 
 
 def _scores(facts: CardFacts) -> str:

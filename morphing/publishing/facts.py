@@ -64,7 +64,9 @@ class CardFacts:
     ``base`` and ``sources`` are pinned names; the ``reference_`` mappings hold the scores of base
     and sources by name. ``run`` has sampler, space, evaluations, failed, raced, seed, trial, front
     and on_front. ``licenses`` maps the names of base and sources to the licence each declares, if
-    any. ``adapter_error`` is set for a LoRA adapter made of the merge: its `AdapterReport.error`.
+    any, ``digests`` the names of models that no commit pins to what their files held
+    (`sources.content`). ``adapter_error`` is set for a LoRA adapter made of the merge: its
+    `AdapterReport.error`.
     ``constraints`` are as a person reads them, such as "layers at most 8".
     """
 
@@ -79,6 +81,7 @@ class CardFacts:
     run: Mapping[str, Any]
     version: str
     licenses: Mapping[str, str | None] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
     adapter_error: float | None = None
     stage: Recipe | None = None
     """How `stage:ps` is made, where the recipe names it."""

@@ -63,6 +63,7 @@ def card_facts(run: Run, number: int, title: str, token: str | None = None) -> C
         },
         version=morphing.__version__,
         licenses=_licenses(run, token),
+        digests=spec.digests,
         stage=stage.recipe if stage else None,
         objectives=_objectives(run, trial, figures.scales),
         constraints=figures.constraints,

@@ -30,6 +30,7 @@ from morphing.runs.stages import Stage, stages
 from morphing.runs.storage import place_of, plain_failures
 from morphing.runs.workbench import Workbench
 from morphing.search.samplers import make_sampler
+from morphing.sources.content import ModelChanged
 
 if TYPE_CHECKING:
     import optuna
@@ -171,6 +172,7 @@ class Loop:
             self._save(done=done, seconds_left=self._seconds_left(total - done))
             if message := self._used_up():
                 return message
+            workbench.check_models()
             claim = queue.claim(stage.end_slot)
             if claim is None:
                 self._lease.show(trial=None)
@@ -210,7 +212,14 @@ class Loop:
             try:
                 rivals = self.run.complete() if self.run.spec.search.racing else ()
                 evaluation = evaluate_recipe(self.run, workbench, recipe, rivals, self._progress)
-            except (StopRequested, LeaseLostError, UpdateFinishedTrialError, StorageInternalError):
+                workbench.check_models()
+            except (
+                StopRequested,
+                LeaseLostError,
+                ModelChanged,
+                UpdateFinishedTrialError,
+                StorageInternalError,
+            ):
                 raise
             except Exception as error:  # whatever a recipe or a benchmark does wrong
                 if is_disk_full(error):  # which is neither's doing

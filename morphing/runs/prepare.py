@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morphing.devices import check_memory, resolve_device
+from morphing.errors import MorphingError
+from morphing.runs.progress import Progress, megabytes, quiet
 from morphing.runs.run import Run
 from morphing.runs.seeds import pin_seeds
 from morphing.runs.spec import Constraint, RunSpec
@@ -19,16 +21,18 @@ if TYPE_CHECKING:
     from morphing.sources.source import Inspection
 
 
-def prepare(spec: RunSpec, token: str | None = None) -> RunSpec:
+def prepare(spec: RunSpec, token: str | None = None, progress: Progress = quiet) -> RunSpec:
     """Pin every revision; check that sources, memory, search space, seeds and benchmarks fit.
 
-    Of models only headers are read. Of each benchmark a sample of each split is made, so that a
-    wrong column is told now and not after gigabytes of weights.
+    Of models on the Hub only headers are read; those on this machine are pinned by the content of
+    their files, which ``progress`` is told of, since gigabytes take a while. Of each benchmark a
+    sample of each split is made, so that a wrong column is told now and not after that.
 
     Raises:
         MorphingError: an unknown or gated id, sources that do not fit, too little memory, a search
             space or a seed that cannot be, a benchmark that does not fit its dataset or runs code
-            where that is not allowed or not safe.
+            where that is not allowed or not safe, a model that holds something else than the
+            spec's own digests say.
     """
     import torch
 
@@ -75,16 +79,38 @@ def prepare(spec: RunSpec, token: str | None = None) -> RunSpec:
     for use in pinned.benchmarks:
         for part in ("search", "holdout"):
             load_samples(use.declaration, part, 1, token=token)
-    return RunSpec.model_validate(pinned.model_dump())
+    digests = _digests(pinned, spec.digests, progress)
+    return RunSpec.model_validate(pinned.model_dump() | {"digests": digests})
 
 
-def create_run(folder: Path, spec: RunSpec, token: str | None = None) -> Run:
+def create_run(
+    folder: Path, spec: RunSpec, token: str | None = None, progress: Progress = quiet
+) -> Run:
     """Prepare ``spec`` and make its run folder.
 
     Raises:
         MorphingError: as :func:`prepare` and :meth:`Run.create` do.
     """
-    return Run.create(folder, prepare(spec, token))
+    return Run.create(folder, prepare(spec, token, progress))
+
+
+def _digests(pinned: RunSpec, before: Mapping[str, str], progress: Progress) -> dict[str, str]:
+    """By name, what the files of those models hold that no commit pins."""
+    from morphing.sources.content import digest
+    from morphing.sources.find import folder_of
+
+    digests = {}
+    for name in (pinned.base, *pinned.sources):
+        if (folder := folder_of(name)) is None:
+            continue
+        read = partial(megabytes, partial(progress, f"reading what is in {name} (MB)"))
+        digests[name] = digest(folder, read)
+        if before.get(name, digests[name]) != digests[name]:
+            raise MorphingError(
+                f"{name} holds something else than the spec's digests say: put its old files back,"
+                " or leave the digests out to take it as it is."
+            )
+    return digests
 
 
 def _with_names(constraint: Constraint, names: Mapping[str, str]) -> Constraint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,10 @@ from morphing.merging.recipe import Recipe
 from morphing.runs.progress import Progress
 from morphing.runs.run import Run
 from morphing.runs.scales import scales
-from morphing.runs.stage_model import StageModel, record_stage_model, stage_folder
+from morphing.runs.stage_model import StageModel, record_stage_model, stage_folder, stage_model
 from morphing.runs.stages import Stage
 from morphing.runs.workbench import Workbench
+from morphing.sources.content import digest
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -34,19 +36,29 @@ def open_stage(run: Run, stage: Stage, workbench: Workbench, progress: Progress)
     """
     if stage.name != "dfs" or stage.first_slot == 0:
         return
-    if not stage_folder(run).exists():
+    if not _is_whole(run):
         (run.folder / "stages").mkdir(exist_ok=True)
         with FileLock(run.folder / "stages" / "lock"):
-            if not stage_folder(run).exists():
+            if not _is_whole(run):
                 _write_stage_model(run, stage.first_slot, workbench, progress)
     workbench.add_stage_model(progress)
 
 
+def _is_whole(run: Run) -> bool:
+    """Whether the model is written, and it is known what its files must hold."""
+    known = stage_model(run)
+    return known is not None and known.digest is not None and stage_folder(run).exists()
+
+
 def _write_stage_model(run: Run, end_slot: int, workbench: Workbench, progress: Progress) -> None:
-    best = best_merge(run, end_slot)
-    recipe = Recipe(best.user_attrs["recipe"], best.user_attrs["mask_seed"])
-    record_stage_model(run, StageModel(best.number, recipe))
-    workbench.write(recipe, stage_folder(run), progress)
+    known = stage_model(run)
+    if known is None or not stage_folder(run).exists():
+        best = best_merge(run, end_slot)
+        recipe = Recipe(best.user_attrs["recipe"], best.user_attrs["mask_seed"])
+        known = StageModel(best.number, recipe)
+        record_stage_model(run, known)
+        workbench.write(recipe, stage_folder(run), progress)
+    record_stage_model(run, replace(known, digest=digest(stage_folder(run))))
 
 
 def best_merge(run: Run, end_slot: int) -> FrozenTrial:

@@ -144,6 +144,9 @@ class RunSpec(_Model):
     """Where base and sources are kept while the search runs: the first with room, if not said."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     allow_unrelated_base: bool = False
+    digests: dict[str, Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]] = {}
+    """Of models that no commit pins, by name, what their files held when the run was made
+    (`sources.content`); written by pinning, and kept to where a spec has it."""
 
     @field_validator("benchmarks", mode="before")
     @classmethod

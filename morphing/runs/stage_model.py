@@ -20,6 +20,8 @@ class StageModel:
 
     trial: int
     recipe: Recipe
+    digest: str | None = None
+    """Of its files' content (`sources.content`), once they are written."""
 
 
 def stage_folder(run: Run) -> Path:
@@ -33,13 +35,14 @@ def stage_model(run: Run) -> StageModel | None:
     if not path.exists():
         return None
     data = json.loads(path.read_text(encoding="utf-8"))
-    return StageModel(data["trial"], Recipe(data["config"], data["mask_seed"]))
+    recipe = Recipe(data["config"], data["mask_seed"])
+    return StageModel(data["trial"], recipe, data.get("digest"))
 
 
 def record_stage_model(run: Run, model: StageModel) -> None:
     """Keep which trial ``stage:ps`` is and how it is made."""
     config, seed = dict(model.recipe.config), model.recipe.mask_seed
-    record = {"trial": model.trial, "config": config, "mask_seed": seed}
+    record = {"trial": model.trial, "config": config, "mask_seed": seed, "digest": model.digest}
     write_atomically(_path(run), json.dumps(record, ensure_ascii=False).encode())
 
 

@@ -14,6 +14,7 @@ from morphing.devices import available_memory, check_memory, resolve_device
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
 from morphing.runs.files import write_atomically
+from morphing.runs.models import fetch, made_by_stage
 from morphing.runs.objectives import measures
 from morphing.runs.plain_recipes import alone, layer_count
 from morphing.runs.progress import Progress, megabytes, prefixed, quiet
@@ -21,7 +22,7 @@ from morphing.runs.racing import first_part
 from morphing.runs.records import Record, is_whole, read_record, write_record
 from morphing.runs.run import Part, Run
 from morphing.runs.spec import BenchmarkUse
-from morphing.runs.stage_model import STAGE_MODEL, stage_folder
+from morphing.runs.stage_model import STAGE_MODEL
 from morphing.runs.trial import Result
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Workbench:
     that model is one of the sources.
 
     Raises:
+        ModelChanged: a source's files hold something else than when the run was made, or are gone.
         MorphingError: a source cannot be had, or the memory is too small (said before loading).
     """
 
@@ -51,17 +53,13 @@ class Workbench:
     ) -> None:
         from transformers.utils import logging
 
-        from morphing.sources.find import download, inspect
+        from morphing.sources.find import inspect
 
         logging.disable_progress_bar()  # ``progress`` shows the loading
         spec = run.spec
         self.run = run
         self.device = resolve_device(device or spec.device)
-        self._sources = []
-        for name in (spec.base, *spec.sources):
-            progress(f"getting {name}", 0, 0)
-            fetched = partial(megabytes, partial(progress, f"downloading {name} (MB)"))
-            self._sources.append(download(name, token, fetched))
+        self._sources = [fetch(run, name, token, progress) for name in (spec.base, *spec.sources)]
         base = inspect(str(self._sources[0].folder), token)
         self.layers, self.architecture = base.layers, base.architecture
         self._token = token
@@ -75,17 +73,27 @@ class Workbench:
 
         from morphing.merging.morph import Morpher, required_memory
         from morphing.sources.find import inspect
-        from morphing.sources.source import Source
 
         sources = list(self._sources)
-        if stage_folder(self.run).exists():
-            sources.append(Source(STAGE_MODEL, stage_folder(self.run), (), adapter=False))
+        if (made := made_by_stage(self.run)) is not None:
+            sources.append(made)
         base, *others = (inspect(str(source.folder), self._token) for source in sources)
         dtype, placement = getattr(torch, self.run.spec.dtype), self.run.spec.placement
         self._layer_bytes = base.parameters * dtype.itemsize // max(base.layers, 1)
         check_memory(required_memory(base, others, dtype, placement), self.device)
         progress("loading", 0, 0)
         self.morpher = Morpher(sources[0], sources[1:], self.device, dtype, placement)
+        self.check_models()  # they may have changed between the first look and now
+
+    def check_models(self) -> None:
+        """Refuse to go on with models whose files are no longer what they were; costs milliseconds.
+
+        Raises:
+            ModelChanged: naming the first of them.
+        """
+        from morphing.merging.models import check_contents
+
+        check_contents(self.morpher.engine.models.values())
 
     def add_stage_model(self, progress: Progress = quiet) -> None:
         """Load the model that a second stage needs, if it is not loaded yet.
@@ -208,6 +216,7 @@ class Workbench:
         scores = self.score(part, progress)
         objectives = {use.declaration.name for use in self.run.spec.tasks}
         asked = {name: score for name, score in scores.items() if name in objectives}
+        self.check_models()
         record = Record(
             {name: Result.of(score) for name, score in scores.items()},
             measures(self.morpher.model, distance, asked),

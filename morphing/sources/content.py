@@ -89,10 +89,11 @@ def with_digest(source: Source, progress: Progress | None = None) -> Source:
     return replace(source, digest=digest(source.folder, progress))
 
 
-def check(source: Source) -> None:
-    """Refuse a source whose files are not what its digest says; one without is taken as it is.
+def check(source: Source, progress: Progress | None = None) -> None:
+    """Refuse a source whose files are no longer what its digest says; without one it passes.
 
     Files that were touched, copied or moved to their place again and hold the same pass.
+    ``progress`` is told as by `digest`.
 
     Raises:
         ModelChanged: they hold something else, or are gone.
@@ -100,7 +101,7 @@ def check(source: Source) -> None:
     if source.digest is None:
         return
     try:
-        found = digest(source.folder)
+        found = digest(source.folder, progress)
     except ModelChanged:
         raise
     except MorphingError as error:

@@ -35,6 +35,17 @@ def pin(name: str, token: str | None = None) -> str:
     return f"{repo}@{hub.commit(repo, revision, token)}"
 
 
+def folder_of(name: str) -> Path | None:
+    """The folder of a model of the zoo or of this machine; None for a Hub id.
+
+    Raises:
+        MorphingError: the zoo has no such model, or there is no such folder.
+    """
+    if name.startswith(ZOO):
+        return _zoo_folder(name)
+    return _folder(name) if _is_folder(name) else None
+
+
 def inspect(name: str, token: str | None = None) -> Inspection:
     """Read a model's headers and configuration; downloads nothing else.
 

@@ -235,6 +235,7 @@ class Bench:
             bench, self._workbench = self._workbench, None  # lost if it is left half loaded
             if stage_folder(run).exists():
                 bench.add_stage_model(progress)
+            bench.check_models()
             self._workbench = bench
             yield bench
         finally:

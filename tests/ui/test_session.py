@@ -105,3 +105,37 @@ def test_on_a_space_files_of_the_machine_are_no_datasets(
     with pytest.raises(MorphingError, match="convert it"):
         session.keep_upload(runs / "mine" / "spec.yaml")
     assert [run.name for run in list_runs(runs)] == ["mine"]
+
+
+def test_models_that_stay_loaded_are_looked_at_again_before_each_use(tmp_path: Path) -> None:
+    import shutil
+
+    from morphing import zoo
+    from morphing.runs.prepare import create_run
+    from morphing.runs.spec import parse_spec
+    from morphing.sources.content import ModelChanged
+
+    for name in ("base", "english-math"):
+        shutil.copytree(zoo.model_folder(name), tmp_path / name)
+        (tmp_path / name / "README.md").unlink()
+    data = {
+        "base": str(tmp_path / "base"),
+        "sources": [str(tmp_path / "english-math")],
+        "benchmarks": [{"benchmark": "zoo-english-arithmetic", "samples": 2, "holdout": 2}],
+        "method": "task_arithmetic",
+        "device": "cpu",
+    }
+    run, bench = create_run(tmp_path / "run", parse_spec(data)), session.Bench()
+    with bench.use(run, None, lambda *_: None) as loaded:
+        pass
+    with bench.use(run, None, lambda *_: None) as again:
+        assert again is loaded
+    template = tmp_path / "base" / "chat_template.jinja"
+    kept = template.read_text()
+    template.write_text("{{ messages }}")
+    for _ in range(2):
+        with pytest.raises(ModelChanged), bench.use(run, None, lambda *_: None):
+            pass
+    template.write_text(kept)
+    with bench.use(run, None, lambda *_: None) as loaded:
+        loaded.check_models()

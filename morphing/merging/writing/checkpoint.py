@@ -48,8 +48,8 @@ def export(
     Weights are what `Morpher.morph` puts in the model, bit for bit. Beside them: configuration,
     generation configuration, tokenizer and chat template, ``mergekit_config.yml``, which mergekit
     runs as it is, and ``morphing.json`` with what mergekit's schema cannot hold and what the models
-    were: their commits, or the digests of their files. Tensors go to disk
-    as they are merged; an export that failed or was killed goes on where it stopped.
+    were: their commits, or the digests of their files. Tensors go to disk as they are merged; an
+    export that failed or was killed goes on where it stopped.
 
     Args:
         engine: with the recipe's models.
@@ -58,10 +58,9 @@ def export(
         progress: called with the bytes written and their number.
 
     Raises:
-        ModelChanged: a model's files are no longer what they were when its digest was taken; there
-            is no folder then.
-        MorphingError: the recipe cannot be merged, the folder holds something, or the disk is full
-            or cannot be written.
+        MorphingError: a model's files are no longer what they were when its digest was taken, the
+            recipe cannot be merged, the folder holds something, or the disk is full or cannot be
+            written.
     """
     output = engine.output(recipe)
     used = [engine.models[name] for name in recipe.references]
@@ -131,7 +130,10 @@ def _fingerprint(engine: Engine, recipe: Recipe) -> str:
     parts = [morphing.__version__, recipe.to_yaml(), str(recipe.mask_seed)]
     for name in recipe.references:
         model = engine.models[name]
-        for source in {model.source, model.weights.source}:
+        for source in (model.weights.source, model.source):
+            if source.digest is not None:
+                parts.append(f"{name} {source.digest}")
+                continue
             for path in sorted(source.folder.iterdir()):
                 status = path.stat()
                 parts.append(f"{name} {path.name} {status.st_size} {status.st_mtime_ns}")
