@@ -1,14 +1,13 @@
 """Who may import whom: docs/architecture.md, held."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from docs.imports import circles, imports, names_imported
+from docs.imports import room as room_of
 from morphing.benchmarks.kinds.table import KINDS
 
 PACKAGE = Path(__file__).parents[1] / "morphing"
@@ -54,23 +53,10 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            assert node.module
-            if node.module == "morphing":
-                yield from (f"morphing.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
-
-
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_downwards(path: Path) -> None:
     here = room(path)
-    for name in imports(path):
+    for name in names_imported(path):
         top, _, rest = name.partition(".")
         if top == "morphing" and rest:
             there = rest.split(".")[0]
@@ -79,45 +65,28 @@ def test_imports_go_downwards(path: Path) -> None:
             assert here in OUTSIDE[top], f"{here} imports {name}"
 
 
-def module(path: Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def file_imports(path: Path) -> set[str]:
-    """The package's files that a file imports: lazily and for type checkers only counts too."""
-    known = {module(each) for each in MODULES}
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in known else str(node.module) for name in whole}
-    return found & known - {module(path)}
-
-
-def test_no_file_of_benchmarks_is_in_a_circle() -> None:
-    graph = {module(path): file_imports(path) for path in MODULES if room(path) == "benchmarks"}
-    # What is named in the table of kinds is imported by `evaluate` as a benchmark asks for it.
-    scorers = {f"morphing.benchmarks.{kind.module}" for kind in KINDS.values()}
+def test_no_file_imports_another_in_a_circle() -> None:
+    """Imports inside functions and for type checkers count too, and what tables name."""
+    graph = {name: set(targets) for name, targets in imports().items()}
+    # What the table of kinds names is imported by `evaluate` as a benchmark asks for it.
+    scorers = {f"benchmarks.{kind.module}" for kind in KINDS.values()}
     assert scorers <= graph.keys()
-    graph["morphing.benchmarks.evaluate"] |= scorers
-    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    graph["benchmarks.evaluate"] |= scorers
+    assert circles({name: frozenset(targets) for name, targets in graph.items()}) == []
 
 
 def test_the_scoring_engine_knows_nothing_else_of_benchmarks() -> None:
-    engine = "morphing.benchmarks.engine."
-    for path in (PACKAGE / "benchmarks" / "engine").glob("*.py"):
-        for name in file_imports(path):
-            assert name.startswith(engine) or name == "morphing.errors", f"{path.name}: {name}"
+    for name, targets in imports().items():
+        if name.startswith("benchmarks.engine."):
+            strange = {t for t in targets if not t.startswith("benchmarks.engine.")} - {"errors"}
+            assert not strange, f"{name} imports {strange}"
 
 
 def test_search_takes_only_recipes_and_paths_from_merging() -> None:
-    light = ("morphing.merging.methods", "morphing.merging.recipe", "morphing.merging.paths")
-    for path in (PACKAGE / "search").rglob("*.py"):
-        for name in imports(path):
-            assert not name.startswith("morphing.merging") or name in light
+    light = {"merging.methods", "merging.recipe", "merging.paths"}
+    for name, targets in imports().items():
+        if room_of(name) == "search":
+            assert {t for t in targets if room_of(t) == "merging"} <= light
 
 
 def test_what_search_takes_from_merging_is_light() -> None:
