@@ -40,8 +40,9 @@ ALLOWED = {
     "hub_errors": set(),
     "devices": set(),
     "inert": set(),
+    "yaml_files": set(),
 }
-ALWAYS = {"errors", "hub_errors", "devices", "inert", "__version__"}
+ALWAYS = {"errors", "hub_errors", "devices", "inert", "yaml_files", "__version__"}
 OUTSIDE = {
     "gradio": {"ui"},
     "huggingface_hub": {"hub_errors", "sources", "benchmarks", "publishing", "jobs", "ui"},

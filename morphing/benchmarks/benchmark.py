@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,6 +19,7 @@ from pydantic import (
 
 from morphing.benchmarks.kinds.table import KINDS, kinds_with
 from morphing.errors import MorphingError
+from morphing.yaml_files import complaints, read_document, read_text, refuse_other
 
 LM_EVAL = "lm_eval:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -220,19 +220,8 @@ def parse_benchmark(data: Any, where: str) -> Benchmark:
     try:
         return Benchmark.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(_problem(entry) for entry in error.errors())
+        problems = "; ".join(complaints(error, Benchmark))
         raise MorphingError(f"{where} is not a valid benchmark: {problems}.") from error
-
-
-def _problem(entry: Mapping[str, Any]) -> str:
-    field = ".".join(str(part) for part in entry["loc"])
-    if entry["type"] == "extra_forbidden":
-        near = get_close_matches(field, Benchmark.model_fields, n=1)
-        return f"unknown field {field!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
-    if entry["type"] == "missing":
-        return f"the field {field!r} is missing"
-    message = entry["msg"].removeprefix("Value error, ")
-    return f"{field}: {message}" if field else message
 
 
 def read_benchmark(path: Path) -> Benchmark:
@@ -241,15 +230,8 @@ def read_benchmark(path: Path) -> Benchmark:
     Raises:
         MorphingError: the file can't be read, is no YAML or is no benchmark.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise MorphingError(f"The benchmark file {path} can't be read: {error}.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it can't be parsed"
-        raise MorphingError(f"{path} is not valid YAML{line}: {problem}.") from error
+    data = read_document(read_text(path, "benchmark file"), str(path))
+    refuse_other(data, "benchmark", str(path))
     if isinstance(data, dict) and (path.parent / str(data.get("include"))).is_dir():
         data["include"] = str((path.parent / str(data["include"])).resolve())
     benchmark = parse_benchmark(data, str(path))
@@ -266,8 +248,10 @@ def catalogue() -> Mapping[str, Benchmark]:
     found = {}
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
-            data = yaml.safe_load(file.read_text(encoding="utf-8"))
-            benchmark = parse_benchmark(data, f"catalogue/{file.name}")
+            where = f"catalogue/{file.name}"
+            benchmark = parse_benchmark(
+                read_document(file.read_text(encoding="utf-8"), where), where
+            )
             found[benchmark.name] = benchmark
     return found
 

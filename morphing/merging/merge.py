@@ -20,6 +20,7 @@ from morphing.sources import local
 from morphing.sources.content import with_digest
 from morphing.sources.find import download
 from morphing.sources.source import Source
+from morphing.yaml_files import read_text
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -31,18 +32,13 @@ def read_recipe(path: Path, mask_seed: int | None = None) -> Recipe:
     Raises:
         MorphingError: the file cannot be read, or is no recipe.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MorphingError(
-            f"The recipe {path} cannot be read ({error}): check the path."
-        ) from error
+    text = read_text(path, "recipe")
     record = path.with_name(RECORD)
     if mask_seed is None and record.is_file():
         mask_seed = local.read_json(record).get("mask_seed")
         if type(mask_seed) is not int:
             raise MorphingError(f"{record} has no whole number as mask_seed: give --mask-seed.")
-    return Recipe.from_yaml(text, mask_seed or 0)
+    return Recipe.from_yaml(text, mask_seed or 0, str(path))
 
 
 def merge_recipe(

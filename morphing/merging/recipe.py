@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from morphing.errors import MorphingError
-from morphing.merging.methods import METHODS
+from morphing.merging.recipe_checks import check_recipe, remarks, unknown_keys
+from morphing.yaml_files import read_document, refuse_other, write_yaml
 
 if TYPE_CHECKING:
     from mergekit.common import ModelReference
     from mergekit.config import MergeConfiguration
 
-DTYPES = ("float32", "bfloat16", "float16")
 
 _MODULE = "default"  # mergekit's name for the one module of a text model
 _ENTRIES = ("models", "sources")  # the lists whose entries name a model to merge
@@ -28,46 +26,42 @@ _NO_MODEL = ("union", "base")  # what a tokenizer's source may say instead of na
 class Recipe:
     """A mergekit configuration as plain data, and the seed of the random methods' masks.
 
-    mergekit's schema has no field for the seed, so it is kept beside the YAML. The schema's
-    ``residual_weight`` and keys outside the schema change nothing here, as they change nothing
-    in mergekit.
+    mergekit's schema has no field for the seed, so it is kept beside the YAML. Keys outside the
+    schema change nothing, as they change nothing in mergekit; `remarks` tells them.
     """
 
     config: Mapping[str, Any]
     mask_seed: int = 0
 
     @classmethod
-    def from_yaml(cls, text: str, mask_seed: int = 0) -> "Recipe":
-        """Read mergekit YAML.
+    def from_yaml(cls, text: str, mask_seed: int = 0, where: str = "The recipe") -> "Recipe":
+        """Read mergekit YAML; ``where`` begins the sentence of an error: its path, for example.
 
         Raises:
             MorphingError: the text is not YAML, or not a configuration `check` accepts.
         """
-        try:
-            config = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f" in line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", None) or "it cannot be read"
-            raise MorphingError(f"The recipe is not valid YAML{where}: {problem}.") from error
-        if not isinstance(config, dict):
+        return cls.from_data(read_document(text, where), mask_seed, where)
+
+    @classmethod
+    def from_data(cls, data: Any, mask_seed: int = 0, where: str = "The recipe") -> "Recipe":
+        """The recipe of a YAML document.
+
+        Raises:
+            MorphingError: it is none, or not a configuration `check` accepts.
+        """
+        if not isinstance(data, dict):
             raise MorphingError(
-                "The recipe is not a mergekit configuration: its YAML must be a mapping with"
+                f"{where} is not a mergekit configuration: its YAML must be a mapping with"
                 " merge_method and models or slices."
             )
-        recipe = cls(config, mask_seed)
+        refuse_other(data, "recipe", where)
+        recipe = cls(data, mask_seed)
         recipe.check()
         return recipe
 
     def to_yaml(self) -> str:
         """The mergekit YAML; the mask seed is not in it."""
-        return yaml.safe_dump(
-            _plain(self.config),
-            sort_keys=False,
-            allow_unicode=True,
-            default_flow_style=None,
-            width=1000,
-        )
+        return write_yaml(_plain(self.config))
 
     @property
     def method(self) -> str:
@@ -104,6 +98,11 @@ class Recipe:
         _renamed(self.config, note)
         return tuple(dict.fromkeys(named))
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the recipe says that changes nothing, one sentence each, with what was meant."""
+        return remarks(self.config)
+
     def with_names(self, rename: Callable[[str], str | Mapping[str, Any]]) -> "Recipe":
         """The same recipe with every model reference renamed, wherever it stands.
 
@@ -121,25 +120,16 @@ class Recipe:
         Raises:
             MorphingError: one sentence naming what is wrong.
         """
-        method = self.config.get("merge_method")
-        if method not in METHODS:
-            raise MorphingError(
-                f"The recipe's merge_method is {method!r}: choose one of {', '.join(METHODS)}."
-            )
-        for key in ("dtype", "out_dtype"):
-            if self.config.get(key) not in (None, *DTYPES):
-                raise MorphingError(
-                    f"The recipe's {key} is {self.config[key]!r}: choose one of"
-                    f" {', '.join(DTYPES)}."
-                )
+        check_recipe(self.config)
         from mergekit import merge_methods
         from mergekit.config import MergeConfiguration
 
         try:
             configuration = MergeConfiguration.model_validate(_plain(self.config))
         except (ValueError, RuntimeError) as error:  # pydantic's ValidationError is a ValueError
+            hint = next((f" ({text.rstrip('.')})" for text in unknown_keys(self.config)), "")
             raise MorphingError(
-                f"The recipe is not a mergekit configuration: {_brief(error)}."
+                f"The recipe is not a mergekit configuration: {_brief(error)}{hint}."
             ) from error
         if configuration.modules and list(configuration.modules) != [_MODULE]:
             raise MorphingError(
@@ -149,9 +139,11 @@ class Recipe:
             )
         try:
             for label, inputs, base in _groups(configuration):
-                merge_methods.get(method).validate_inputs(inputs, base, group_name=label)
+                merge_methods.get(self.method).validate_inputs(inputs, base, group_name=label)
         except ValueError as error:
-            raise MorphingError(f"The recipe cannot be merged with {method}: {error}.") from error
+            raise MorphingError(
+                f"The recipe cannot be merged with {self.method}: {error}."
+            ) from error
         return configuration
 
 

@@ -13,6 +13,7 @@ from morphing.merging.recipe import Recipe
 from morphing.runs.spec import SEEDS, RunSpec
 from morphing.runs.stages import Space
 from morphing.search.space import finish, short_names
+from morphing.yaml_files import read_text
 
 SOURCES, UNIFORM = SEEDS
 
@@ -102,16 +103,13 @@ def _read(seed: str | dict[str, Any]) -> tuple[str, Recipe]:
         recipe.check()
         return "of the spec", recipe
     try:
-        text = Path(seed).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MorphingError(
-            f"search.seeds names {seed!r}, which cannot be read as a recipe ({error}): write"
-            f" {SOURCES}, {UNIFORM}, the path of a mergekit YAML or its contents."
-        ) from error
-    try:
-        return seed, Recipe.from_yaml(text)
+        text = read_text(Path(seed).expanduser(), "seed")
     except MorphingError as error:
-        raise MorphingError(f"The seed {seed}: {error}") from error
+        raise MorphingError(
+            f"{str(error).removesuffix('.')}; search.seeds takes {SOURCES}, {UNIFORM}, the path of"
+            " a mergekit YAML or its contents."
+        ) from error
+    return seed, Recipe.from_yaml(text, where=f"The seed {seed}")
 
 
 def _pinned(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark
@@ -15,6 +14,7 @@ from morphing.errors import MorphingError
 from morphing.merging.methods import METHODS, refusal
 from morphing.search.options import SpaceOptions
 from morphing.search.samplers import SAMPLERS
+from morphing.yaml_files import complaints, read_document, read_text, refuse_other, write_yaml
 from morphing.zoo import BENCHMARKS as ZOO_BENCHMARKS
 from morphing.zoo import SPECIALISTS
 
@@ -244,7 +244,7 @@ class RunSpec(_Model):
     def to_yaml(self) -> str:
         """The spec as YAML, without the fields left at their defaults."""
         data = self.model_dump(mode="json", exclude_defaults=True)
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        return write_yaml(data, short_lists=False)
 
 
 def first_evaluations(spec: RunSpec) -> int:
@@ -285,10 +285,7 @@ def parse_spec(data: Any, where: str = "the spec") -> RunSpec:
     try:
         return RunSpec.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
-        problem = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise MorphingError(f"{where}: {field}: {problem[:1].lower()}{problem[1:]}.") from error
+        raise MorphingError(f"{where}: {complaints(error, RunSpec)[0]}.") from error
 
 
 def load_spec(path: Path) -> RunSpec:
@@ -297,15 +294,8 @@ def load_spec(path: Path) -> RunSpec:
     Raises:
         MorphingError: the file cannot be read, is not YAML, or is not a valid spec.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise MorphingError(f"The spec {path} cannot be read ({error}): check the path.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "malformed"
-        raise MorphingError(f"{path} is not valid YAML{line}: {problem}.") from error
+    data = read_document(read_text(path, "spec"), str(path))
+    refuse_other(data, "spec", str(path))
     return _with_seeds_beside(parse_spec(data, str(path)), path.parent)
 
 

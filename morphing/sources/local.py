@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from morphing.errors import MorphingError
 from morphing.sources import metadata
 from morphing.sources.source import STORED_DTYPES, Inspection, TensorInfo
+from morphing.yaml_files import read_document
 
 
 class Place(NamedTuple):
@@ -168,8 +167,8 @@ def read_card(path: Path) -> dict[str, Any]:
     if not text.startswith("---"):
         return {}
     try:
-        card = yaml.safe_load(text.removeprefix("---").split("\n---", 1)[0])
-    except yaml.YAMLError:
+        card = read_document(text.removeprefix("---").split("\n---", 1)[0], str(path))
+    except MorphingError:
         return {}
     return card if isinstance(card, dict) else {}
 

@@ -35,7 +35,7 @@ def test_the_catalogue_has_what_is_promised() -> None:
     ("change", "said"),
     [
         ({"promt": "x"}, "unknown field 'promt' (did you mean 'prompt'?)"),
-        ({"dataset": None}, "dataset: Input should be a valid string"),
+        ({"dataset": None}, "dataset: input should be a valid string"),
         (
             {"kind": "essay"},
             "kind: unknown kind 'essay': choose generation, multiple_choice",
@@ -57,15 +57,15 @@ def test_the_catalogue_has_what_is_promised() -> None:
         ({"kind": "multiple_choice", "choices": ["a"]}, "needs two or more choices"),
         ({"kind": "multiple_choice", "choices": "a b"}, "choices is not a Jinja expression"),
         ({"kind": "multiple_choice", "choices": "a", "extract": "boxed"}, "extract is for kind"),
-        ({"kind": "multiple_choice", "choices": "a", "normalize": "words"}, "normalize: Input"),
+        ({"kind": "multiple_choice", "choices": "a", "normalize": "words"}, "normalize: input"),
         ({"kind": "perplexity", "metric": "exact_match"}, "has the metric bits_per_byte only"),
         ({"system": "Be brief."}, "system is a turn of a chat: set chat to true"),
         ({"few_shot": 2}, "few_shot needs a few_shot_split"),
         ({"few_shot_split": "test"}, "few_shot_split is 'test', whose rows are scored"),
         ({"few_shot_split": "b", "holdout_split": "b"}, "few_shot_split is 'b', whose rows are"),
-        ({"few_shot": -1}, "few_shot: Input should be greater than or equal to 0"),
+        ({"few_shot": -1}, "few_shot: input should be greater than or equal to 0"),
         ({"kind": "multiple_choice", "choices": ["a", "b"], "metric": "numeric"}, "accuracy only"),
-        ({"max_new_tokens": 0}, "max_new_tokens: Input should be greater than or equal to 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: input should be greater than or equal to 1"),
         ({"stop": [""]}, "empty string"),
     ],
 )
@@ -141,9 +141,9 @@ def test_own_file_finds_the_data_beside_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name: [unclosed\nkind: x", "is not valid YAML at line"),
+        ("name: [unclosed\nkind: x", "is not valid YAML in line"),
         ("just words", "is not a benchmark"),
-        (None, "can't be read"),
+        (None, "cannot be read"),
     ],
 )
 def test_malformed_files(tmp_path: Path, text: str | None, said: str) -> None:

@@ -357,7 +357,7 @@ def test_names_on_the_hub(family: list[Source], hub: RunningHub, tmp_path: Path)
     [
         ("merge_method: [", "not valid YAML"),
         ("- a", "not a mergekit configuration"),
-        ("merge_method: magic\nmodels: []", "merge_method is 'magic': choose one of linear"),
+        ("merge_method: magic\nmodels: []", "merge_method is 'magic': choose one of dare_ties"),
         ("merge_method: linear", "not a mergekit configuration"),
         ("merge_method: linear\nmodels: [{model: x}]\ndtype: int4", "dtype is 'int4'"),
         ("merge_method: linear\nmodels: 7", "not a mergekit configuration: models"),

@@ -117,7 +117,7 @@ def test_names_are_pinned_as_the_runs_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seed", "said"),
     [
-        ("nowhere.yaml", r"'nowhere\.yaml', which cannot be read.*sources, uniform"),
+        ("nowhere.yaml", r"seed nowhere\.yaml cannot be read.*sources, uniform"),
         ({"merge_method": "soup"}, "merge_method is 'soup'"),
         (recipe("zoo:base", "zoo:japanese-numerals"), "zoo:japanese-numerals, which is no model"),
     ],
