@@ -156,22 +156,6 @@ def test_the_prompt_of_mbpp_has_examples(declare: Declare) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("    return 1\n", "    return 1\n"),
-        ("Sure.\n```python\n  a = 1\n\nb\n```\nmore\n```\nc\n```", "  a = 1\n\nb\n"),
-        ("```\nnever closed\n  x", "never closed\n  x"),
-        ("  ```python title=x\n  x\n  ```", "  x\n"),
-        ("x = '```'\n", "x = '```'\n"),
-        ("```python\n```", ""),
-        ("", ""),
-    ],
-)
-def test_code_blocks(text: str, found: str) -> None:
-    assert extract_answer("code", text) == found
-
-
 def test_it_refuses_where_code_is_not_allowed(
     declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from morphing.benchmarks.judging.extract import extract_answer, last_number
+from morphing.benchmarks.judging.answers import last_number
+from morphing.benchmarks.judging.extract import extract_answer
 
 
 @pytest.mark.parametrize(

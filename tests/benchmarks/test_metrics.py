@@ -47,50 +47,6 @@ def test_own(name: str, answer: str, target: str, score: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "target", "same"),
-    [
-        (r"\frac12", "0.5", True),
-        (r"\dfrac{1}{2}", r"\tfrac{1}{2}", True),
-        (r"-3\frac{1}{2}", "-3.5", True),
-        (r"2\frac{x}{3}", r"\frac{2x}{3}", True),
-        ("0.333", r"\frac13", False),
-        ("x+1", "1 + x", True),
-        ("x^2+2x+1", "(x+1)^2", True),
-        ("x^2+2x+1", "(x-1)^2", False),
-        (r"3\sqrt{2}", r"\sqrt{18}", True),
-        (r"\sqrt[3]{8}", "2", True),
-        (r"\sin x", r"\sin(x)", True),
-        (r"\pi r^2", r"r^2\pi", True),
-        ("2^{-1}", ".5", True),
-        (r"10\text{ cm}", "10", True),
-        (r"90^\circ", "90", True),
-        (r"\$1,000", "1000", True),
-        (r"50\%", "50", True),
-        ("x=5", "5", True),
-        (r"\left(1,\, 2\right)", "(1,2)", True),
-        ("(1,2)", "(2,1)", False),
-        ("[0,1)", "[0,1]", False),
-        (r"(-\infty, 3)", r"(-\infty,3)", True),
-        (r"\{2,1\}", r"\{1,2\}", True),
-        ("2, 1", "1,2", True),
-        ("1,1", "1,2", False),
-        (r"\text{East}", "east", True),
-        ("seat", "east", False),
-        ("(C)", r"\text{(C)}", True),
-        ("", "", False),
-        # What a model makes up takes no time and runs nothing.
-        ("9^9^9^9^9", "1", False),
-        ("(" * 299, "1", False),
-        ("9" * 299, "1", False),
-        ("1/0", "1", False),
-        ("__import__('os')", "1", False),
-    ],
-)
-def test_mathematics(answer: str, target: str, same: bool) -> None:
-    assert get_metric("math")(answer, target) == same
-
-
-@pytest.mark.parametrize(
     ("name", "answer", "target", "score"),
     [
         ("rouge1", "the cat sat", "a cat sat down", 4 / 7),

@@ -20,6 +20,7 @@ from morphing.benchmarks.benchmark import Benchmark, get_benchmark, parse_benchm
 from morphing.benchmarks.data.samples import load_samples
 from morphing.benchmarks.evaluate import evaluate
 from morphing.benchmarks.harness.files import library
+from morphing.benchmarks.judging.answers import last_number
 from morphing.benchmarks.judging.extract import extract_answer
 from morphing.benchmarks.results import Output
 
@@ -395,8 +396,8 @@ def _compare_texts(
         numbers: tuple[str, str] | None = None
     else:
         mine, own = extract_answer(benchmark.extract, text, benchmark.language), _plain(answer)
-        numbers = mine, own
-        found.extraction = (found.extraction or 0) + (mine == own)
+        numbers = last_number(text, benchmark.language), own
+        found.extraction = (found.extraction or 0) + (numbers[0] == own)
         same = ours.answer == mine
     found.same += same
     if not same:
@@ -417,7 +418,7 @@ def solutions() -> Agreement:
     texts = [str(row["answer"]).partition("\n####")[0] for row in _rows("openai/gsm8k")]
     found = Agreement("solutions", len(texts), extraction=0)
     for text, (number,) in zip(texts, find.apply([[text] for text in texts], []), strict=True):
-        mine = extract_answer("last_number", text, "en")
+        mine = last_number(text, "en")
         found.same += mine == _plain(number)
         if mine != _plain(number):
             found.elsewhere.append(f"{mine!r} for {number!r} in {text[-60:]!r}")

@@ -306,7 +306,7 @@ def _answered(table: Table, answer: str) -> Fields:
     return fields | (_SHORT_TEXT if words[len(words) // 2] <= _SHORT else _LONG_TEXT)
 
 
-_NUMBER: Fields = {"extract": "last_number", "metric": "numeric", "max_new_tokens": 320}
+_NUMBER: Fields = {"extract": "final_answer", "metric": "numeric", "max_new_tokens": 320}
 _BOXED: Fields = {"extract": "boxed", "metric": "math", "max_new_tokens": 1024}
 _SHORT_TEXT: Fields = {"extract": "first_line", "metric": "f1", "max_new_tokens": 32}
 _LONG_TEXT: Fields = {"metric": "rougeL", "max_new_tokens": 256}

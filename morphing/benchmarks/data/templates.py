@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from morphing.benchmarks.judging.extract import last_boxed
+from morphing.benchmarks.judging.answers import last_boxed
 
 if TYPE_CHECKING:
     from jinja2 import Template

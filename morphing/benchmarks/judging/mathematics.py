@@ -1,224 +1,177 @@
 r"""Whether two answers in LaTeX are the same: ``\frac12`` and ``0.5``, ``x+1`` and ``1 + x``."""
 
-import cmath
+import json
+import os
 import re
-from collections.abc import Callable, Mapping
-from math import pi
+import subprocess
+import sys
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+from morphing.benchmarks.judging.answers import last_boxed
+from morphing.benchmarks.judging.numbers import normalise, read_number
+from morphing.errors import MorphingError
+
+_LONGEST = 1000  # characters; longer answers are compared as they are written
 
 _PLAINER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"[−–]", "-"),
-        (r"\\[()\[\]]|[$~]|\\\$", ""),
-        (r"\{,\}", ","),
-        (r"\\(?:left|right|displaystyle|q?quad|[bB]igg?[lr]?)(?![a-zA-Z])|\\[!,;: ]", ""),
-        (r"\\?%|\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree|°", ""),
-        (r"\\[dt]frac", r"\\frac"),
-        (r"\\(?:mathrm|mathbf|textbf|textit|mbox|operatorname)\s*\{", r"\\text{"),
-        (r"\\(?:cdot|times)(?![a-zA-Z])", "*"),
-        (r"\\div(?![a-zA-Z])", "/"),
-        (r"\\\{", "«"),
-        (r"\\\}", "»"),
-        # A unit behind a number; words alone are the answer.
-        (r"(?<=[\d})])\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*(?:\d|\{\d\}))?\s*$", ""),
-        (r"\\text\s*\{([^{}]*)\}", r"\1"),
-        (r"(?<=\d)\s*(?:degrees?|units?|dollars?|cents?|meters?|cm|inches|feet|hours?)\s*$", ""),
-        (r"^\s*[a-zA-Z]\s*(?:=|\\in(?![a-zA-Z]))", ""),
-        # A command ends where a letter can't follow: only there a space means anything.
-        (r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])", "\\1\0"),
-        (r"\s+", ""),
-        ("\0", " "),
-        (r"\\frac(\d)(\d)", r"\\frac{\1}{\2}"),
-        # Three and a half, not three halves.
-        (r"(?<![\w.}^])(\d+)(\\frac\{\d+\}\{\d+\})", r"(\1+\2)"),
-        (r"^\((\w)\)$", r"\1"),
+        (r"^\s*(?:\\\[|\\\()(.*?)(?:\\\]|\\\))\s*$", r"\1"),
+        (r"\$", ""),
+        ("\u202f", ""),
+        (r"\\(?:displaystyle|textstyle|left|right|q?quad|[bB]igg?[lr]?)(?![a-zA-Z])", ""),
+        (r"(?<!\\)\\[!,;: ]|~", " "),
+        (r"(?<=\d)\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])|°)", r"\\degree "),
+        (r"\\[dt]binom", r"\\binom"),
+        (r"\\binom\s*(\d)\s*(\d)", r"\\binom{\1}{\2}"),
+        (r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([-+]?\d+)(?!\w)", r"\1\\times10^{\2}"),
+        (r"(?<![\w.}^])(\d+) +(\d+)/(\d+)(?![\w/])", r"\1\\frac{\2}{\3}"),
+        (r"\\(?:mathrm|mathbf|mathit|textbf|textit|textrm|mbox)\s*\{", r"\\text{"),
+        # A unit behind a number, which the problem names.
+        (
+            r"(?<=[\d})])\s*(?:square |cubic )?(?:degrees?|units?|dollars?|cents?|met(?:er|re)s?"
+            r"|[cmk]m|kg|inches|inch|feet|foot|miles?|hours?|minutes?|seconds?|days?|years?)"
+            r"(?:\s*\^\s*\{?\d\}?)?\s*$",
+            "",
+        ),
     )
 )
-_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
-_CLOSING = {"(": ")]", "[": ")]", "«": "»"}
-_LONGEST = 300  # characters; longer answers are compared as they are written
+_TRIGONOMETRY = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_PERCENT = re.compile(r"\s*(?:\\?%|(?<=\d)\s*percent)\s*$", re.IGNORECASE)
+_IN_BASE = re.compile(r"(\w+)_\{?(\d+)\}?")
+_WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*")
 
 
 def same_answer(answer: str, target: str) -> float:
     """1 if both say the same up to how it is written, else 0.
 
-    Both are put into one notation; then expressions are compared by their values, with variables
-    at three points, in floating point: no answer that a model makes up can take long, and none is
-    run. Of pairs and intervals the parts are compared in order, of sets and bare lists in any.
+    Numbers are compared exactly, a percent both as its number and as a hundredth of it, words
+    without case, anything else by math-verify (`verifier`) in a process of its own: what a model
+    makes up may take a few seconds of processor time, then it is wrong; none of it is run.
+
+    Raises:
+        MorphingError: math-verify cannot be started.
     """
+    return float(_same(answer[: 100 * _LONGEST], target))
+
+
+@lru_cache(maxsize=4096)
+def _same(answer: str, target: str) -> bool:
     one, two = plain(answer), plain(target)
-    return float(bool(one) and _same(one, two))
-
-
-def plain(text: str) -> str:
-    """An answer without spaces, units, fonts and sizes, its commands of one kind written alike."""
-    text = text.strip().rstrip(".")
-    for pattern, replacement in _PLAINER:
-        text = pattern.sub(replacement, text)
-    return text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
-
-
-def _same(one: str, two: str) -> bool:
-    if one == two or (one.isalpha() and one.casefold() == two.casefold()):
+    if not one or not two:
+        return False
+    if one == two:
         return True
     if max(len(one), len(two)) > _LONGEST:
         return False
-    (open_one, close_one, parts), (open_two, close_two, others) = _parts(one), _parts(two)
-    if (open_one, close_one) != (open_two, close_two) or len(parts) != len(others):
-        return False
-    if len(parts) == 1:
-        return _same_value(one, two)
-    if open_one in ("(", "["):
-        return all(map(_same, parts, others))
-    for part in parts:
-        match = next((other for other in others if _same(part, other)), None)
-        if match is None:
-            return False
-        others.remove(match)
-    return True
+    said, wanted = _readings(one), _readings(two)
+    (number, *_), (goal, *_) = said, wanted
+    if _is_word(one) or _is_word(two):
+        return _word(one) == _word(two)
+    if (based := _IN_BASE.fullmatch(one)) and (base := _IN_BASE.fullmatch(two)):
+        return based.groups() == base.groups()
+    pairs = [(b, a) for a in said for b in wanted]
+    if len(said) == len(wanted) == 2:  # both in percent
+        pairs = [(goal, number)]
+    numbers = [(read_number(b), read_number(a)) for b, a in pairs]
+    if all(a is not None and b is not None for a, b in numbers):
+        return any(a == b for a, b in numbers)
+    return _VERIFIER.equal(pairs)
 
 
-def _parts(text: str) -> tuple[str, str, list[str]]:
-    """The brackets around a list, if they are, and what stands between its commas."""
-    before, after, inside = "", "", text
-    if text[0] in _CLOSING and text[-1] in _CLOSING[text[0]] and "," in text:
-        before, after, inside = text[0], text[-1], text[1:-1]
-    parts, depth = [""], 0
-    for character in inside:
-        depth += (character in "([{«") - (character in ")]}»")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return (before, after, parts) if all(parts) else ("", "", [text])
+def plain(text: str) -> str:
+    """An answer without what only dresses it: box, dollars, spaces, sizes, units, full stop."""
+    text = normalise(text).strip()
+    while (inside := last_boxed(text)) and re.match(r"\s*\\(?:boxed|fbox)", text):
+        text = inside
+    text = text.rstrip(".").strip()
+    degrees = _TRIGONOMETRY.search(text) is not None
+    for pattern, replacement in _PLAINER:
+        text = pattern.sub(replacement, text)
+    text = re.sub(r"\\degree ?", r"\\cdot\\frac{\\pi}{180}" if degrees else "", text)
+    return re.sub(r"\s+", " ", text).strip().rstrip(".").strip()
 
 
-def _same_value(one: str, two: str) -> bool:
-    try:
-        pairs = [(_Expression(one, at).value(), _Expression(two, at).value()) for at in _POINTS]
-    except (ValueError, ArithmeticError, RecursionError):
-        return False
-    return all(cmath.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) for a, b in pairs)
+def _readings(text: str) -> list[str]:
+    """What an answer may stand for: of a percent its number and a hundredth of it."""
+    bare = _PERCENT.sub("", text)
+    return [text] if bare == text else [bare, rf"\frac{{{bare}}}{{100}}"]
 
 
-_POINTS = (0.6180339887, 0.7548776662, 0.8191725134)
-_TOKEN = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]+|\d+(?:\.\d+)?|\.\d+|[-+*/^(){}\[\]]")
-_FUNCTIONS: Mapping[str, Callable[[complex], complex]] = {
-    "sin": cmath.sin,
-    "cos": cmath.cos,
-    "tan": cmath.tan,
-    "log": cmath.log,
-    "ln": cmath.log,
-    "exp": cmath.exp,
-}
+def _word(text: str) -> str:
+    bare = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip(" ().")
+    return " ".join(bare.casefold().split())
 
 
-class _Expression:
-    """A reader of sums, products, powers, fractions, roots and a few functions, which computes as
-    it reads; ValueError where the text is something else.
+def _is_word(text: str) -> bool:
+    """Whether an answer is words, which are no products of variables ("seat" is not "east")."""
+    word = _word(text)
+    marked = r"\text" in text
+    return bool(_WORDS.fullmatch(word)) and (
+        marked or (len(word) > 2 and not set(word) <= set("abcxyz"))
+    )
 
-    A variable's value depends on its name and on ``at``.
-    """
 
-    def __init__(self, text: str, at: float) -> None:
-        self._tokens = _TOKEN.findall(text)[::-1]
-        self._at = at
-        if "".join(self._tokens[::-1]) != text.replace(" ", ""):
-            raise ValueError(text)
+class _Verifier:
+    """The process that runs `verifier`, started when first needed; one question at a time."""
 
-    def value(self) -> complex:
-        """The whole text's value."""
-        value = self._sum()
-        if self._tokens:
-            raise ValueError(self._tokens)
-        return value
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._owner = 0
 
-    def _next(self) -> str:
-        return self._tokens[-1] if self._tokens else ""
+    def equal(self, pairs: list[tuple[str, str]]) -> bool:
+        """Whether a target and an answer of any pair are equal."""
+        with self._lock:
+            process = self._running()
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                process.stdin.write(json.dumps(pairs) + "\n")
+                process.stdin.flush()
+                reply = process.stdout.readline().strip()
+            except BaseException:
+                self._end()  # an answer on its way would be taken for the next question's
+                raise
+            if reply not in ("0", "1"):
+                self._end()
+                raise MorphingError(
+                    "The process that compares mathematical answers ended by itself, perhaps for"
+                    " want of memory: free some and try again."
+                )
+            return reply == "1"
 
-    def _take(self, expected: str = "") -> str:
-        if not self._tokens or (expected and self._tokens[-1] != expected):
-            raise ValueError(expected)
-        return str(self._tokens.pop())
+    def _running(self) -> "subprocess.Popen[str]":
+        if self._process is not None and self._owner == os.getpid():
+            if self._process.poll() is None:
+                return self._process
+            self._end()
+        process = subprocess.Popen(
+            # Without the script's folder in the path: a module of it is called `numbers`.
+            [sys.executable, "-P", str(Path(__file__).with_name("verifier.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # an interrupt of the terminal is ours to handle
+        )
+        assert process.stdout is not None and process.stderr is not None
+        if process.stdout.readline().strip() != "ready":
+            lines = process.stderr.read().strip().splitlines()
+            process.wait()
+            raise MorphingError(
+                f"math-verify cannot be started ({lines[-1] if lines else 'it ended at once'}):"
+                " install Morphing's requirements again (pip install 'lm-eval[math]')."
+            )
+        self._process, self._owner = process, os.getpid()
+        return process
 
-    def _sum(self) -> complex:
-        negative = self._next() == "-"
-        if self._next() in ("+", "-"):
-            self._take()
-        value = -self._product() if negative else self._product()
-        while self._next() in ("+", "-"):
-            value += self._product() if self._take() == "+" else -self._product()
-        return value
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
-    def _product(self) -> complex:
-        value = self._power()
-        while (ahead := self._next()) and ahead not in "+-)}]":
-            if ahead == "/":
-                self._take()
-                value /= self._power()
-            else:
-                if ahead == "*":
-                    self._take()
-                value *= self._power()
-        return value
 
-    def _power(self) -> complex:
-        value = self._atom()
-        if self._next() == "^":
-            self._take()
-            value **= self._argument() if self._next() == "{" else self._signed()
-        return complex(value)
-
-    def _signed(self) -> complex:
-        if self._next() == "-":
-            self._take()
-            return -self._atom()
-        return self._atom()
-
-    def _atom(self) -> complex:
-        token = self._take()
-        if token in "({":
-            value = self._sum()
-            self._take(")" if token == "(" else "}")
-            return value
-        if token[0].isdigit() or token[0] == ".":
-            return complex(float(token))
-        name = token.removeprefix("\\")
-        if name == "pi":
-            return complex(pi)
-        if name == "frac" and token != name:
-            return self._argument() / self._argument()
-        if name == "sqrt":
-            return self._root()
-        if name in _FUNCTIONS:
-            return _FUNCTIONS[name](self._power())
-        if token != name:
-            return self._variable(name)
-        if len(name) > 2:
-            raise ValueError(name)  # a word, not a product of variables
-        value = self._variable(name[0])
-        if len(name) == 2:
-            self._tokens.append(name[1])
-        return value
-
-    def _root(self) -> complex:
-        degree = complex(2)
-        if self._next() == "[":
-            self._take()
-            degree = self._sum()
-            self._take("]")
-        return complex(self._argument() ** (1 / degree))
-
-    def _argument(self) -> complex:
-        """What a command applies to: a group, or the one character that follows."""
-        token = self._next()
-        if token.isdigit() and len(token) > 1:
-            self._take()
-            self._tokens.append(token[1:])
-            return complex(float(token[0]))
-        return self._atom()
-
-    def _variable(self, name: str) -> complex:
-        if not name.isalpha():
-            raise ValueError(name)
-        return complex(0.5 + sum(name.encode()) * self._at % 1)
+_VERIFIER = _Verifier()

@@ -1,13 +1,14 @@
 """From an answer and its target to a score: our own metrics, and those of the evaluate library."""
 
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from morphing.benchmarks.judging.mathematics import same_answer
+from morphing.benchmarks.judging.numbers import read_number
 from morphing.benchmarks.judging.similarity import ROUGE, bleu, chrf, f1, rouge
 from morphing.errors import MorphingError
 
@@ -22,15 +23,14 @@ def _equal(answer: str, target: str) -> float:
     return float(answer.strip() == target.strip())
 
 
-def _equal_numbers(answer: str, target: str) -> float:
-    try:
-        return float(_number(answer) == _number(target))
-    except InvalidOperation:
-        return 0.0
+def _equal_numbers(answer: str, target: str, language: str | None = None) -> float:
+    # As data has numbers ("1234.5") before as the language writes them ("1.234,5").
+    goal = next((goal for goal in _numbers(target, language) if goal is not None), None)
+    return float(goal is not None and goal in _numbers(answer, language))
 
 
-def _number(text: str) -> Decimal:
-    return Decimal(text.strip().replace(",", ""))
+def _numbers(text: str, language: str | None) -> list[Fraction | None]:
+    return [read_number(text), read_number(text, language)]
 
 
 METRICS: dict[str, Metric] = {
@@ -75,7 +75,8 @@ def check_metric(name: str) -> None:
 
 
 def get_metric(name: str, language: str | None = None) -> Metric:
-    """The metric ``name`` for answers in ``language`` (BCP 47), which BLEU's words depend on.
+    """The metric ``name`` for answers in ``language`` (BCP 47), which BLEU's words and the
+    reading of numbers depend on.
 
     ``evaluate:<name or folder>`` is a module of the evaluate library: one of its own, fetched from
     the Hub once, or a local folder. Where the metric is one of ours too (rouge, bleu, sacrebleu,
@@ -90,6 +91,8 @@ def get_metric(name: str, language: str | None = None) -> Metric:
     own = _NATIVE.get(name.removeprefix(EVALUATE)) if name.startswith(EVALUATE) else name
     if own == "bleu":
         return partial(bleu, language=language)
+    if own == "numeric":
+        return partial(_equal_numbers, language=language)
     return METRICS[own] if own is not None else _evaluate_metric(name)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.data.templates import render
+from morphing.benchmarks.judging.extract import extract_answer
+from morphing.benchmarks.judging.programs import names_missing_in
 from morphing.benchmarks.kinds.generation import Judged, judged_by, requests
 from morphing.benchmarks.results import Output, Prepared, Progress
 from morphing.benchmarks.sandbox.check import require_code
@@ -40,10 +42,14 @@ def score(
     return judged_by(_run, model, tokenizer, prepared, batch_size, progress)
 
 
-def _run(benchmark: Benchmark, samples: Sequence[Sample], answers: Sequence[str]) -> Judged:
+def _run(benchmark: Benchmark, samples: Sequence[Sample], texts: Sequence[str]) -> Judged:
+    answers = [
+        extract_answer(benchmark.extract, text, wanted=wanted_names(benchmark, sample))
+        for sample, text in zip(samples, texts, strict=True)
+    ]
     return [
-        (float(execution.passed), "" if execution.passed else f"\n[{execution.reason}]")
-        for execution in score_all(benchmark, samples, answers)
+        (answer, float(execution.passed), "" if execution.passed else f"\n[{execution.reason}]")
+        for answer, execution in zip(answers, score_all(benchmark, samples, answers), strict=True)
     ]
 
 
@@ -76,6 +82,16 @@ def score_all(
             pool.shutdown(cancel_futures=True)
             raise
     return executions
+
+
+def wanted_names(benchmark: Benchmark, sample: Sample) -> frozenset[str]:
+    """What an answer has to define: the dataset's ``entry_point`` where it has that column, else
+    the names that the program with its tests lacks without an answer.
+    """
+    entry_point = (sample.row or {}).get("entry_point")
+    if isinstance(entry_point, str):
+        return frozenset({entry_point})
+    return names_missing_in(program(benchmark, sample, ""))
 
 
 def program(benchmark: Benchmark, sample: Sample, answer: str) -> str:

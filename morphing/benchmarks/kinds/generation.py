@@ -15,10 +15,10 @@ from morphing.benchmarks.results import Output, Prepared, Progress
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Judged = list[tuple[float, str]]
-"""Scores, and what is noted after each answer's text."""
+Judged = list[tuple[str, float, str]]
+"""Of each text the answer in it, the answer's score, and what is noted after the text."""
 Judge = Callable[[Benchmark, Sequence[Sample], Sequence[str]], Judged]
-"""From extracted answers, one a sample, to their scores."""
+"""From generated texts, one a sample, to what they are worth."""
 
 
 def check(benchmark: Benchmark) -> None:
@@ -53,7 +53,7 @@ def judged_by(
     batch_size: int | None,
     progress: Progress,
 ) -> tuple[list[Output], int]:
-    """As `score`, with answers judged by ``judge``."""
+    """As `score`, with texts judged by ``judge``."""
     benchmark, samples = prepared.benchmark, prepared.samples
     asked = [request for (request,) in prepared.requests]
     fitting = fit(model, tokenizer, asked, benchmark.max_new_tokens)
@@ -66,19 +66,20 @@ def judged_by(
         batch_size,
         lambda done: progress(done, len(samples)),
     )
-    answers = [extract_answer(benchmark.extract, text, benchmark.language) for text, _ in written]
+    judged = judge(benchmark, samples, [text for text, _ in written])
     outputs = [
         Output(sample.id, sample.prompt, text + note, answer, str(sample.target), value, tokens)
-        for sample, (text, tokens), answer, (value, note) in zip(
-            samples, written, answers, judge(benchmark, samples, answers), strict=True
+        for sample, (text, tokens), (answer, value, note) in zip(
+            samples, written, judged, strict=True
         )
     ]
     return outputs, sum(request.truncated for request in fitting)
 
 
-def _compare(benchmark: Benchmark, samples: Sequence[Sample], answers: Sequence[str]) -> Judged:
+def _compare(benchmark: Benchmark, samples: Sequence[Sample], texts: Sequence[str]) -> Judged:
     metric = get_metric(benchmark.metric, benchmark.language)
+    answers = [extract_answer(benchmark.extract, text, benchmark.language) for text in texts]
     return [
-        (metric(answer, str(sample.target)), "")
+        (answer, metric(answer, str(sample.target)), "")
         for sample, answer in zip(samples, answers, strict=True)
     ]
