@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from morphing.benchmarks.data.files import data_suffix
 from morphing.benchmarks.kinds.table import KINDS, kinds_with
 from morphing.errors import MorphingError
 from morphing.yaml_files import complaints, read_document, read_text, refuse_other
@@ -25,7 +26,6 @@ LM_EVAL = "lm_eval:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 Normalization = Literal["tokens", "characters", "bytes"]
 LOWER_IS_BETTER = frozenset({"bits_per_byte"})
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 _PUBLIC = re.compile(r"(?i)(test|eval|val|dev)")
 
@@ -177,7 +177,7 @@ class Benchmark(BaseModel):
         """Whether the data lies on this machine: a zoo dataset, a folder or a file."""
         if self.dataset.startswith(("zoo:", "/", "./", "../", "~")):
             return True
-        return self.dataset.endswith(DATA_SUFFIXES) or Path(self.dataset).exists()
+        return data_suffix(self.dataset) is not None or Path(self.dataset).exists()
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
@@ -203,7 +203,7 @@ class Benchmark(BaseModel):
         """Whether the search sees rows that others report scores on: it has no split of its own,
         and the one it shares with the holdout is for evaluation, by its name. What is found by it
         is no fair entry there."""
-        if self.holdout_split not in (None, self.split) or self.dataset.endswith(DATA_SUFFIXES):
+        if self.holdout_split not in (None, self.split) or data_suffix(self.dataset):
             return False
         # What the harness scores is for evaluation, even where it is called train.
         return self.kind == "lm_eval" or _PUBLIC.match(self.split) is not None

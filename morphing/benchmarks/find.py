@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from morphing.benchmarks.benchmark import (
-    DATA_SUFFIXES,
     LM_EVAL,
     Benchmark,
     catalogue,
     get_benchmark,
 )
+from morphing.benchmarks.data.files import data_suffix
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.data.samples import load_samples
 
@@ -64,4 +64,5 @@ def is_dataset(name: str) -> bool:
     path = Path(name).expanduser()
     if name in catalogue() or path.suffix in (".yaml", ".yml") or name.startswith(LM_EVAL):
         return False
-    return "/" in name or path.suffix in DATA_SUFFIXES or name.startswith("zoo:") or path.exists()
+    looks_like_data = "/" in name or data_suffix(name) is not None or name.startswith("zoo:")
+    return looks_like_data or path.exists()

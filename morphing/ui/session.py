@@ -13,7 +13,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from morphing.benchmarks.benchmark import DATA_SUFFIXES, catalogue
+from morphing.benchmarks.benchmark import catalogue
+from morphing.benchmarks.data.files import DATA_SUFFIXES, data_stem, data_suffix
 from morphing.errors import MorphingError
 from morphing.runs.figures import Figures, figures_of
 from morphing.runs.leases import read_workers
@@ -125,12 +126,13 @@ def keep_upload(file: Path) -> Path:
     Raises:
         MorphingError: it is no data file.
     """
-    if file.suffix not in DATA_SUFFIXES:
+    suffix = data_suffix(file)
+    if suffix is None:
         raise MorphingError(f"{file.name} is none of {', '.join(DATA_SUFFIXES)}: convert it first.")
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    stem = re.sub(r"[^\w-]+", "-", file.stem, flags=re.ASCII).strip("-")[:60] or "data"
-    kept = uploads_root() / digest[:32] / f"{stem}{file.suffix}"
+    stem = re.sub(r"[^\w-]+", "-", data_stem(file), flags=re.ASCII).strip("-")[:60] or "data"
+    kept = uploads_root() / digest[:32] / f"{stem}{suffix}"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_name(f".{kept.name}.{secrets.token_hex(4)}")

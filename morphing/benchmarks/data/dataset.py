@@ -1,14 +1,13 @@
 """Rows of a benchmark's dataset: from the zoo, from a local file or folder, or from the Hub."""
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from morphing.benchmarks.benchmark import COMMIT, DATA_SUFFIXES, Benchmark
-from morphing.benchmarks.data.rows import JoinedRows, JsonLines, ParquetRows, Rows
+from morphing.benchmarks.benchmark import COMMIT, Benchmark
+from morphing.benchmarks.data.files import data_stem, data_suffix, find_data_file, read_file
+from morphing.benchmarks.data.rows import JoinedRows, Rows
 from morphing.errors import MorphingError
 
 
@@ -99,9 +98,11 @@ def split_names(benchmark: Benchmark, token: str | None = None) -> list[str]:
         return hub_splits(benchmark, benchmark.dataset, token)
     path = _local_path(benchmark)
     folder = path / str(benchmark.config) if benchmark.config else path
-    found = sorted({file.stem for file in folder.glob("*") if file.suffix in DATA_SUFFIXES})
-    if found:
-        return found
+    files = [file for file in folder.glob("*") if data_suffix(file)]
+    # Beside data, a text file is a note or a licence.
+    tables = [file for file in files if data_suffix(file) not in (".txt", ".txt.gz")]
+    if tables or files:
+        return sorted({data_stem(file) for file in tables or files})
     if not path.is_dir():
         raise _absent(benchmark)
     from morphing.benchmarks.data.hub import hub_splits
@@ -130,13 +131,12 @@ def fingerprint(benchmark: Benchmark) -> str | None:
 def _local_rows(benchmark: Benchmark, split: str) -> Rows:
     path = _local_path(benchmark)
     if path.is_file():
-        return _file_rows(path)
+        return read_file(path)
     # Plain files are read as they are: `datasets` would first copy them into its cache.
     stems = [path / split] + ([path / str(benchmark.config) / split] if benchmark.config else [])
     for stem in stems:
-        for suffix in DATA_SUFFIXES:
-            if (file := stem.with_name(stem.name + suffix)).is_file():
-                return _file_rows(file)
+        if (file := find_data_file(stem)) is not None:
+            return read_file(file)
     if not path.is_dir():
         raise _absent(benchmark)
     from morphing.benchmarks.data.hub import loaded_rows
@@ -156,30 +156,3 @@ def _local_path(benchmark: Benchmark) -> Path:
 
         return dataset_folder(benchmark.dataset.removeprefix("zoo:"))
     return Path(benchmark.dataset).expanduser()
-
-
-def _file_rows(file: Path) -> Rows:
-    try:
-        match file.suffix:
-            case ".jsonl":
-                return JsonLines(file)
-            case ".json":
-                return _json_rows(file)
-            case ".csv":
-                with file.open(encoding="utf-8", newline="") as lines:
-                    return list(csv.DictReader(lines))
-            case ".parquet":
-                return ParquetRows([lambda: file])
-    except (OSError, ValueError) as error:
-        raise MorphingError(f"The data file {file} can't be read: {error}.") from error
-    raise MorphingError(f"The data file {file} is none of {', '.join(DATA_SUFFIXES)}.")
-
-
-def _json_rows(file: Path) -> Rows:
-    data = json.loads(file.read_text(encoding="utf-8"))
-    # Many files wrap their rows: {"data": [...]}.
-    if isinstance(data, dict) and len(data) == 1:
-        data = next(iter(data.values()))
-    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        raise ValueError("it is no list of objects")
-    return data

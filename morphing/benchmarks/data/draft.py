@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
+from morphing.benchmarks.data.columns import Table, ref, show
 from morphing.benchmarks.data.dataset import class_names, read_rows, split_names, take
 from morphing.benchmarks.data.sample import Sample, make_sample
-from morphing.benchmarks.data.shapes import Table, fields_of, ref, show
+from morphing.benchmarks.data.shapes import fields_of
 from morphing.benchmarks.find import EXAMPLES, examples, find_benchmark, is_dataset
 from morphing.benchmarks.kinds.table import KINDS
 from morphing.errors import MorphingError

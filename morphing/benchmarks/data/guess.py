@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
+from morphing.benchmarks.data.columns import Table
 from morphing.benchmarks.data.dataset import class_names, read_rows, split_names, take
+from morphing.benchmarks.data.files import data_stem
 from morphing.benchmarks.data.sample import make_sample
-from morphing.benchmarks.data.shapes import Table, fields_of
+from morphing.benchmarks.data.shapes import fields_of
 from morphing.errors import MorphingError
 
 ROLES = ("prompt", "context", "choices", "target")
@@ -33,7 +35,7 @@ def guess_benchmark(
     Raises:
         MorphingError: no such dataset, config, split or column; no access; nothing fits.
     """
-    name = re.sub(r"[^a-z0-9]+", "-", Path(dataset).stem.lower()).strip("-") or "own"
+    name = re.sub(r"[^a-z0-9]+", "-", data_stem(Path(dataset)).lower()).strip("-") or "own"
     place: dict[str, Any] = {"name": name, "title": dataset, "dataset": dataset, "config": config}
     place |= {"kind": "perplexity", "target": "x"}  # until it is known
     blank = parse_benchmark({**place, **({"split": split} if split else {})}, dataset)

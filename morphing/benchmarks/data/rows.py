@@ -33,8 +33,7 @@ class JsonLines:
             at = 0
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    if not isinstance(json.loads(line), dict):
-                        raise ValueError(f"line {number} is no JSON object")
+                    _check_object(line, number)
                     self._starts.append(at)
                 at += len(line)
 
@@ -46,6 +45,17 @@ class JsonLines:
             lines.seek(self._starts[index])
             row: dict[str, Any] = json.loads(lines.readline())
             return row
+
+
+def _check_object(line: bytes, number: int) -> None:
+    try:
+        row = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"line {number} is not UTF-8: save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number} is no JSON object ({error.msg.lower()})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number} is no JSON object")
 
 
 class ParquetRows:

@@ -1,13 +1,25 @@
 """Shapes that datasets have: from columns and a few rows to a benchmark's fields."""
 
-import keyword
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from morphing.benchmarks.data.columns import (
+    Table,
+    is_number,
+    is_struct,
+    is_structs,
+    is_text,
+    is_texts,
+    plain,
+    ref,
+    show,
+)
+
 Fields = dict[str, Any]
 """Fields of a declaration: kind, prompt, target and what else the shape needs."""
+
 
 # Spelt without capitals, spaces and underscores; the likelier ones first.
 # fmt: off
@@ -41,50 +53,62 @@ _MOST_CLASSES = 20
 _SHORT = 5  # words; longer answers are compared by how alike they are
 
 
-@dataclass(frozen=True)
-class Table:
-    """A dataset's columns, its first rows and the names of its numbered classes, by column."""
-
-    columns: tuple[str, ...]
-    rows: Sequence[Mapping[str, Any]]
-    classes: Mapping[str, Sequence[str]]
-
-    def find(self, names: Iterable[str], *without: str | None) -> str | None:
-        """The first of ``names`` that is a column with values, and not one of the others."""
-        spelt = {_plain(c): c for c in self.columns[::-1] if self.values(c)}
-        found = (spelt[name] for name in names if name in spelt)
-        return next((column for column in found if column not in without), None)
-
-    def values(self, column: str) -> list[Any]:
-        """The column's values in the rows, without those that are missing."""
-        return [row[column] for row in self.rows if row.get(column) is not None]
-
-    def all(self, column: str, test: Callable[[Any], bool]) -> bool:
-        """Whether there are values and all pass."""
-        values = self.values(column)
-        return bool(values) and all(map(test, values))
-
-
-def _plain(column: str) -> str:
-    return re.sub(r"[^0-9a-z]", "", column.lower())
-
-
-def ref(column: str) -> str:
-    """A column in a template."""
-    # Jinja has words of its own beside Python's, and `row` is the row itself.
-    taken = keyword.iskeyword(column) or column in ("row", "true", "false", "none", "loop", "self")
-    return column if column.isidentifier() and not taken else f"row[{column!r}]"
-
-
-def show(column: str) -> str:
-    """A column's text in a template."""
-    return "{{ " + ref(column) + " }}"
-
-
 def fields_of(table: Table, given: Mapping[str, str]) -> Fields | None:
     """The fields that fit, None where nothing does; ``given`` says what some columns are for."""
-    shapes = (_multiple_choice, _classes, _conversation, _translation, _generation, _text)
+    shapes = (
+        _preference,
+        _multiple_choice,
+        _classes,
+        _conversation,
+        _translation,
+        _generation,
+        _text,
+    )
     return next((fields for shape in shapes if (fields := shape(table, given))), None)
+
+
+# --- the better of two answers -------------------------------------------------------------------
+
+
+def _preference(table: Table, given: Mapping[str, str]) -> Fields | None:
+    """Pairs of a chosen and a rejected answer, as preference optimisation has them.
+
+    Scored by likelihood, so that it is no matter that the chosen answer always comes first.
+    """
+    chosen, rejected = table.find(["chosen"]), table.find(["rejected"])
+    if chosen is None or rejected is None or given:
+        return None
+    prompt = table.find(_QUESTION, chosen, rejected)
+    answers = [_last_turn(table, column) for column in (chosen, rejected)]
+    asked = _first_turn(table, prompt or chosen)
+    if asked is None or not all(answers):
+        return None
+    return {
+        "kind": "multiple_choice",
+        "prompt": asked,
+        "choices": answers,
+        "target": "0",
+        "normalize": "characters",
+        "chat": True,
+    }
+
+
+def _last_turn(table: Table, column: str) -> str | None:
+    """The template of an answer: a text, or the last turn of a conversation."""
+    if table.all(column, is_text):
+        return show(column)
+    if table.all(column, lambda value: is_structs(value, "role", "content")):
+        return "{{ (" + ref(column) + " | last)['content'] }}"
+    return None
+
+
+def _first_turn(table: Table, column: str) -> str | None:
+    """The template of what was asked: a text, or the first turn of the user in a conversation."""
+    if table.all(column, lambda value: is_structs(value, "role", "content")):
+        by = f"{ref(column)} | selectattr('role', 'equalto', 'user') | first"
+        return "{{ (" + by + ")['content'] }}"
+    is_prompt = plain(column) != "chosen" and table.all(column, is_text)
+    return show(column) if is_prompt else None
 
 
 # --- one of several options ----------------------------------------------------------------------
@@ -111,7 +135,7 @@ def _multiple_choice(table: Table, given: Mapping[str, str]) -> Fields | None:
     if question is None or not target:
         return None
     context = given.get("context") or table.find(_CONTEXT, question, answer, *options.columns)
-    continues = any(_plain(column).startswith("ending") for column in options.columns)
+    continues = any(plain(column).startswith("ending") for column in options.columns)
     before = f"{show(context)}\n" if context and not continues else ""
     return {
         "kind": "multiple_choice",
@@ -130,13 +154,13 @@ def _options(table: Table, given: Mapping[str, str]) -> _Options | None:
             return found
     if wanted is not None:
         return _option_columns(table, re.split(r"\s*,\s*", wanted))
-    spelt = {_plain(column): column for column in table.columns}
+    spelt = {plain(column): column for column in table.columns}
     for names in _OPTION_SETS:
         if all(name in spelt for name in names):
             return _option_columns(table, [spelt[name] for name in names])
-    marked = [column for column in table.columns if _RIGHT_AND_WRONG.fullmatch(_plain(column))]
-    right = [column for column in marked if _RIGHT_AND_WRONG.fullmatch(_plain(column))[1]]  # type: ignore[index]
-    if len(right) == 1 and len(marked) > 1 and all(table.all(c, _is_text) for c in marked):
+    marked = [column for column in table.columns if _RIGHT_AND_WRONG.fullmatch(plain(column))]
+    right = [column for column in marked if _RIGHT_AND_WRONG.fullmatch(plain(column))[1]]  # type: ignore[index]
+    if len(right) == 1 and len(marked) > 1 and all(table.all(c, is_text) for c in marked):
         wrong = [column for column in marked if column not in right]
         found = _option_columns(table, [*right, *wrong])
         return None if found is None else replace(found, target="0")
@@ -158,11 +182,11 @@ def _option_columns(table: Table, columns: Sequence[str]) -> _Options | None:
 
 def _option_list(table: Table, column: str) -> _Options | None:
     name = ref(column)
-    if table.all(column, lambda value: _is_texts(value) and len(value) > 1):
+    if table.all(column, lambda value: is_texts(value) and len(value) > 1):
         listed, labels = name, ""
-    elif table.all(column, lambda value: _is_struct(value, "text", "label")):
+    elif table.all(column, lambda value: is_struct(value, "text", "label")):
         listed, labels = f"{name}.text", f"{name}.label"
-    elif table.all(column, lambda value: _is_struct(value, "choices", "labels")):
+    elif table.all(column, lambda value: is_struct(value, "choices", "labels")):
         right = "{{ " + name + ".labels.index(1) }}"
         return _Options(
             f"{name}.choices | map('prefixed', ' ')",
@@ -170,7 +194,7 @@ def _option_list(table: Table, column: str) -> _Options | None:
             (column,),
             right,
         )
-    elif table.all(column, lambda value: _is_structs(value, "text", "label")):
+    elif table.all(column, lambda value: is_structs(value, "text", "label")):
         listed = f"{name} | map(attribute='text')"
         labels = f"({name} | map(attribute='label') | list)"
     else:
@@ -240,7 +264,11 @@ def _named_classes(table: Table, label: str) -> tuple[Sequence[str], str] | None
         return (names, show(label)) if len(names) > 1 else None
     if values and all(isinstance(value, bool) for value in values):
         return ("no", "yes"), "{{ " + ref(label) + " | int }}"
-    if not values or not all(_is_text(value) and "{" not in value for value in values):
+    if plain(label) in _LABEL and (numbers := _whole_numbers(values)):
+        return [str(number) for number in numbers], _in(
+            repr([str(number) for number in numbers]), f"{ref(label)} | string | trim"
+        )
+    if not values or not all(is_text(value) and "{" not in value for value in values):
         return None
     names = sorted(set(values))
     # Answers in words recur too, but seldom: classes do all the time.
@@ -248,6 +276,14 @@ def _named_classes(table: Table, label: str) -> tuple[Sequence[str], str] | None
         return None
     numeric = all(re.fullmatch(r"-?[\d.,]+", name) for name in names)
     return None if numeric else (names, _in(repr(names), ref(label)))
+
+
+def _whole_numbers(values: Sequence[Any]) -> list[int]:
+    """The classes of a column of whole numbers, few and each seen often; none of another column."""
+    if not all(re.fullmatch(r"\s*-?\d+\s*", str(value)) for value in values):
+        return []
+    numbers = sorted({int(str(value)) for value in values})
+    return numbers if 2 <= len(numbers) <= min(_MOST_CLASSES, len(values) // 3) else []
 
 
 def _title(column: str) -> str:
@@ -264,14 +300,14 @@ def _generation(table: Table, given: Mapping[str, str]) -> Fields | None:
     if question is None and context is not None and answer is not None:
         text = f"{show(context)}\n\n{_title(answer)}:"
         return {"prompt": text, **_answered(table, answer)}
-    if question is None or answer is None or not table.all(question, _is_text):
+    if question is None or answer is None or not table.all(question, is_text):
         return None
     answered = _answered(table, answer)
     if not answered:
         return None
     if answered.get("extract") == "boxed":
         asked = show(question) + "\n\nReason step by step and end with the answer in \\boxed{}."
-    elif _plain(question) in ("instruction", "prompt", "input"):
+    elif plain(question) in ("instruction", "prompt", "input"):
         asked = show(question)
         if context is not None:
             asked += "{% if " + ref(context) + " %}\n\n" + show(context) + "{% endif %}"
@@ -285,11 +321,11 @@ def _answered(table: Table, answer: str) -> Fields:
     """How an answer is found and compared, from what the column's answers look like."""
     fields: Fields = {"kind": "generation", "chat": True, "target": show(answer)}
     name = ref(answer)
-    if table.all(answer, lambda value: isinstance(value, Mapping) and _is_texts(value.get("text"))):
+    if table.all(answer, lambda value: isinstance(value, Mapping) and is_texts(value.get("text"))):
         return fields | {"target": "{{ " + name + ".text[0] }}", **_SHORT_TEXT}
     if table.all(answer, lambda value: isinstance(value, Mapping) and "value" in value):
         return fields | {"target": "{{ " + name + ".value }}", **_SHORT_TEXT}
-    if table.all(answer, _is_texts):
+    if table.all(answer, is_texts):
         return fields | {"target": "{{ " + name + "[0] }}", **_SHORT_TEXT}
     if table.all(answer, lambda value: isinstance(value, str) and "####" in value):
         last = "{{ " + name + ".split('####')[-1].strip() }}"
@@ -298,7 +334,7 @@ def _answered(table: Table, answer: str) -> Fields:
         return fields | {"target": "{{ " + name + " | boxed }}", **_BOXED}
     if table.find(["problem"]) and table.find(["solution"], answer):
         return fields | _BOXED
-    if table.all(answer, _is_number):
+    if table.all(answer, is_number):
         return fields | _NUMBER
     if not table.all(answer, lambda value: isinstance(value, str)):
         return {}
@@ -320,7 +356,7 @@ def _conversation(table: Table, given: Mapping[str, str]) -> Fields | None:
         ("role", "content", "user", "assistant"),
         ("from", "value", "human", "gpt"),
     ):
-        if all(_is_structs(value, role, content) for value in table.values(column)):
+        if all(is_structs(value, role, content) for value in table.values(column)):
             by = f"{ref(column)} | selectattr('{role}', 'equalto', "
             asked, answered = (
                 "{{ (" + f"{by}'{who}') | first)['{content}']" + " }}" for who in (asker, answerer)
@@ -359,30 +395,3 @@ def _text(table: Table, given: Mapping[str, str]) -> Fields | None:
         return None
     asked = show(given["prompt"]) if "prompt" in given else ""
     return {"kind": "perplexity", "prompt": asked, "target": show(text)}
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value))
-
-
-def _is_struct(value: Any, *keys: str) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(value.get(k), list | tuple) for k in keys)
-
-
-def _is_structs(value: Any, *keys: str) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and bool(value)
-        and all(isinstance(each, Mapping) and all(k in each for k in keys) for each in value)
-    )
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    text = str(value).strip()
-    return isinstance(value, int | float) or bool(re.fullmatch(r"[-−]?[\d,]+(\.\d+)?", text))

@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from morphing.benchmarks.benchmark import DATA_SUFFIXES, Benchmark
+from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.draft import Draft, choices_of, choices_text, draft_of, moved
+from morphing.benchmarks.data.files import DATA_SUFFIXES
 from morphing.benchmarks.judging.extract import RULES
 from morphing.benchmarks.judging.metrics import METRICS
 from morphing.benchmarks.kinds.table import KINDS
@@ -54,7 +55,7 @@ def own_panel(choice: gr.State) -> None:
             look = gr.Button("Have a look", size="md", scale=0, min_width=120, elem_id="own-look")
             upload = gr.UploadButton(
                 "Upload a file",
-                file_types=list(DATA_SUFFIXES),
+                file_types=[*DATA_SUFFIXES, ".gz"],
                 size="md",
                 scale=0,
                 min_width=130,
