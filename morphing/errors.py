@@ -26,3 +26,9 @@ def mendable(error: BaseException) -> str | None:
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         return f"The disk is full{where}: free some space and try again; what was done is kept."
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line without its full stop."""
+    lines = (line.strip(" *\t") for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__).rstrip(".")

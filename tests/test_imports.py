@@ -39,10 +39,11 @@ ALLOWED = {
     "errors": set(),
     "hub_errors": set(),
     "devices": set(),
+    "names": set(),
     "inert": set(),
     "yaml_files": set(),
 }
-ALWAYS = {"errors", "hub_errors", "devices", "inert", "yaml_files", "__version__"}
+ALWAYS = {"errors", "hub_errors", "devices", "inert", "names", "yaml_files", "__version__"}
 OUTSIDE = {
     "gradio": {"ui"},
     "huggingface_hub": {"hub_errors", "sources", "benchmarks", "publishing", "jobs", "ui"},

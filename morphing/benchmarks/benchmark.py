@@ -20,6 +20,7 @@ from pydantic import (
 from morphing.benchmarks.data.files import data_suffix
 from morphing.benchmarks.kinds.table import KINDS, kinds_with
 from morphing.errors import MorphingError
+from morphing.names import InnerPath, PlainName
 from morphing.yaml_files import complaints, read_document, read_text, refuse_other
 
 LM_EVAL = "lm_eval:"
@@ -46,7 +47,7 @@ class Benchmark(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1)
+    name: PlainName
     title: str = ""
     description: str = ""
     license: str | None = None
@@ -57,12 +58,12 @@ class Benchmark(BaseModel):
 
     dataset: str = Field(min_length=1)
     """A Hub id, ``zoo:<name>``, or a local folder or file (.jsonl, .json, .csv, .parquet)."""
-    config: str | tuple[str, ...] | None = None
+    config: InnerPath | tuple[InnerPath, ...] | None = None
     """The dataset's config; of several the rows come one config after the other."""
     revision: str | None = None
-    split: str = "test"
+    split: InnerPath = "test"
     """What the search may see; shared by search and holdout when there is no ``holdout_split``."""
-    holdout_split: str | None = None
+    holdout_split: InnerPath | None = None
 
     kind: Annotated[str, AfterValidator(_known)]
     """One of ``kinds.table.KINDS``."""
@@ -87,7 +88,7 @@ class Benchmark(BaseModel):
     """lm_eval: a folder of YAML tasks beside the library's own."""
     few_shot: int = Field(default=0, ge=0)
     """Examples before each question, the same for all samples of a seed-fixed draw."""
-    few_shot_split: str | None = None
+    few_shot_split: InnerPath | None = None
     """Where examples come from, neither ``split`` nor ``holdout_split``."""
     shot: str | None = None
     """What follows an example's prompt; by default a space and its target, or its right option."""

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from morphing.benchmarks.benchmark import Benchmark, get_benchmark
+from morphing.benchmarks.benchmark import Benchmark, get_benchmark, parse_benchmark
 from morphing.devices import DEVICES
 from morphing.errors import MorphingError
 from morphing.merging.methods import METHODS, refusal
+from morphing.names import PlainName
 from morphing.search.options import SpaceOptions
 from morphing.search.samplers import SAMPLERS
 from morphing.yaml_files import complaints, read_document, read_text, refuse_other, write_yaml
@@ -53,6 +54,16 @@ class BenchmarkUse(_Model):
     """By default the metric's own: lower is better for bits per byte, higher for most."""
     reference: float | None = None
     """The score hypervolume counts from; by default a little below the worst of the sources."""
+
+    @field_validator("benchmark", mode="before")
+    @classmethod
+    def _declared(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return parse_benchmark(value, repr(value.get("name", "it")))
+        except MorphingError as error:
+            raise ValueError(str(error).removesuffix(".")) from error
 
     @property
     def declaration(self) -> Benchmark:
@@ -126,7 +137,7 @@ class SearchOptions(_Model):
 class RunSpec(_Model):
     """One search: sources, base, method, benchmarks, budget and device."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")] = "run"
+    name: Annotated[PlainName, Field(max_length=81)] = "run"
     base: str
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
     method: str = "dare_ties"

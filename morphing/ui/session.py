@@ -108,11 +108,16 @@ def check_dataset(name: str) -> str:
     """
     if not on_space() or name in catalogue() or _TASK.fullmatch(name):
         return name
-    if uploads_root() in Path(name).parents and ".." not in Path(name).parts:
+    if _is_upload(Path(name)):
         return name
     if not _PUBLIC_DATASET.fullmatch(name) or Path(name).exists():
         raise MorphingError(f"{name!r} is no dataset on the Hub: write its id as org/name.")
     return name
+
+
+def _is_upload(path: Path) -> bool:
+    """Whether a path is that of an uploaded file, as `keep_upload` made it, and of no folder."""
+    return path.parent.parent == uploads_root() and path.is_file() and path.resolve() == path
 
 
 def uploads_root() -> Path:

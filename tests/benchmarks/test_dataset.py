@@ -306,3 +306,87 @@ def test_a_declaration_of_ones_own_on_real_rows(testbed: Path, declare: Declare)
     holdout = load_samples(benchmark, "holdout", 5000)
     assert len(holdout) == 347
     assert all(str(sample.target).lstrip("-").isdecimal() for sample in holdout)
+
+
+SECRET = {"question": "SECRET?", "answer": "SECRET"}
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """Data beside the folder of a dataset, which nothing that the dataset says may reach."""
+    file = tmp_path / "elsewhere" / "test.jsonl"
+    file.parent.mkdir()
+    file.write_text(json.dumps(SECRET) + "\n" + json.dumps(SECRET) + "\n")
+    return file
+
+
+@pytest.mark.parametrize("place", ["file", "config", "folder of a config"])
+def test_links_do_not_lead_out_of_a_dataset(
+    tmp_path: Path, declare: Declare, secret: Path, place: str
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    config = None
+    if place == "file":
+        (folder / "test.jsonl").symlink_to(secret)
+    else:
+        config = "linked" if place == "config" else "linked/deeper"
+        target = secret.parent if place == "config" else secret.parent.parent / "other"
+        (folder / "linked").symlink_to(target)
+        if place != "config":
+            (target / "deeper").mkdir(parents=True)
+            (target / "deeper" / "test.jsonl").write_text(secret.read_text())
+    benchmark = declare({}, dataset=str(folder), config=config)
+    with pytest.raises(MorphingError, match="is not inside it"):
+        read_rows(benchmark, "test")
+    if config:
+        with pytest.raises(MorphingError, match="is not inside it"):
+            split_names(benchmark)
+
+
+def test_a_snapshot_in_the_hubs_cache_is_a_folder_like_others(
+    tmp_path: Path, declare: Declare
+) -> None:
+    """Its files are links to the blobs beside it."""
+    folder = tmp_path / "datasets--a--b" / "snapshots" / "abc"
+    blob = tmp_path / "datasets--a--b" / "blobs" / "1"
+    for each in (folder, blob.parent):
+        each.mkdir(parents=True)
+    blob.write_text(json.dumps(ROWS[0]) + "\n")
+    (folder / "test.jsonl").symlink_to(blob)
+    assert list(read_rows(declare({}, dataset=str(folder)), "test")) == ROWS[:1]
+
+
+@pytest.mark.parametrize("hub_or_folder", ["folder", "hub"])
+@pytest.mark.parametrize("named", ["absolute", "relative", "glob", "address"])
+def test_a_card_names_files_of_its_own_dataset_alone(
+    hub: RunningHub,
+    tmp_path: Path,
+    declare: Declare,
+    secret: Path,
+    hub_or_folder: str,
+    named: str,
+) -> None:
+    """`datasets` reads whatever a card names: on a Space that would be the machine's files."""
+    name = f"mallory/reaches-{named}"
+    folder = hub.root / "datasets" / name if hub_or_folder == "hub" else tmp_path / "data"
+    folder.mkdir(parents=True)
+    files = {
+        "absolute": str(secret),
+        "relative": "../elsewhere/test.jsonl",
+        "glob": f"{tmp_path}/els*/*.jsonl",
+        "address": f"{hub.url}/datasets/mallory/reaches-absolute/resolve/main/README.md",
+    }
+    card = {
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "test", "path": files[named]}]}
+        ]
+    }
+    (folder / "README.md").write_text(f"---\n{json.dumps(card)}\n---\n")
+    dataset = name if hub_or_folder == "hub" else str(folder)
+    benchmark = declare({}, dataset=dataset)
+    # `datasets` itself refuses some of a card on the Hub.
+    for ask in (lambda: read_rows(benchmark, "test"), lambda: split_names(benchmark)):
+        with pytest.raises(MorphingError, match=r"is not inside it|can't be read"):
+            ask()

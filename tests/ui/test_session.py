@@ -87,6 +87,8 @@ def test_on_a_space_files_of_the_machine_are_no_datasets(
     monkeypatch.setenv("SPACE_ID", "org/morphing")
     for name in ("org/name", "gsm8k", "lm_eval:arc_easy", "lm_eval:ifeval#acc", str(kept)):
         assert session.check_dataset(name) == name
+    linked = kept.with_name("linked.csv")
+    linked.symlink_to(runs / "mine" / "spec.yaml")
     outside = f"{session.uploads_root()}/../mine/spec.yaml"
     for name in (
         str(upload),
@@ -99,6 +101,12 @@ def test_on_a_space_files_of_the_machine_are_no_datasets(
         "mine.yaml",
         "lm_eval:mine.yaml",
         "lm_eval:../mine",
+        # A folder is a dataset with configs and splits: an upload is a file and nothing else.
+        str(kept.parent),
+        str(session.uploads_root()),
+        f"{kept.parent}/../{kept.parent.name}",
+        f"{kept}/../{kept.name}",
+        str(linked),
     ):
         with pytest.raises(MorphingError, match="no dataset on the Hub"):
             session.check_dataset(name)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from hashlib import file_digest
-from pathlib import Path
 from typing import Any
 
 from morphing.benchmarks.benchmark import COMMIT, Benchmark
-from morphing.benchmarks.data.files import data_stem, data_suffix, find_data_file, read_file
+from morphing.benchmarks.data.files import data_stem, data_suffix, read_file
+from morphing.benchmarks.data.places import config_folder, local_path, split_file
 from morphing.benchmarks.data.rows import JoinedRows, Rows
 from morphing.errors import MorphingError
 
@@ -23,7 +23,7 @@ def pin_benchmark(benchmark: Benchmark, token: str | None = None) -> Benchmark:
     if benchmark.dataset.startswith("zoo:"):
         return benchmark
     if benchmark.local:
-        path = _local_path(benchmark).resolve()
+        path = local_path(benchmark).resolve()
         if not path.exists():
             raise MorphingError(
                 f"The dataset {path} of benchmark {benchmark.name!r} does not exist."
@@ -81,7 +81,7 @@ def take(benchmark: Benchmark, rows: Rows, indices: Sequence[int]) -> list[Mappi
 
 def single_file(benchmark: Benchmark) -> bool:
     """Whether all splits are one file's rows."""
-    return benchmark.local and _local_path(benchmark).is_file()
+    return benchmark.local and local_path(benchmark).is_file()
 
 
 def split_names(benchmark: Benchmark, token: str | None = None) -> list[str]:
@@ -96,9 +96,8 @@ def split_names(benchmark: Benchmark, token: str | None = None) -> list[str]:
         from morphing.benchmarks.data.hub import hub_splits
 
         return hub_splits(benchmark, benchmark.dataset, token)
-    path = _local_path(benchmark)
-    folder = path / str(benchmark.config) if benchmark.config else path
-    files = [file for file in folder.glob("*") if data_suffix(file)]
+    path = local_path(benchmark)
+    files = [file for file in config_folder(benchmark).glob("*") if data_suffix(file)]
     # Beside data, a text file is a note or a licence.
     tables = [file for file in files if data_suffix(file) not in (".txt", ".txt.gz")]
     if tables or files:
@@ -124,19 +123,17 @@ def fingerprint(benchmark: Benchmark) -> str | None:
     """``sha256:<of its bytes>`` of a dataset that is a single file, else None."""
     if not single_file(benchmark):
         return None
-    with _local_path(benchmark).open("rb") as file:
+    with local_path(benchmark).open("rb") as file:
         return f"sha256:{file_digest(file, 'sha256').hexdigest()}"
 
 
 def _local_rows(benchmark: Benchmark, split: str) -> Rows:
-    path = _local_path(benchmark)
+    path = local_path(benchmark)
     if path.is_file():
         return read_file(path)
     # Plain files are read as they are: `datasets` would first copy them into its cache.
-    stems = [path / split] + ([path / str(benchmark.config) / split] if benchmark.config else [])
-    for stem in stems:
-        if (file := find_data_file(stem)) is not None:
-            return read_file(file)
+    if (file := split_file(benchmark, split)) is not None:
+        return read_file(file)
     if not path.is_dir():
         raise _absent(benchmark)
     from morphing.benchmarks.data.hub import loaded_rows
@@ -148,11 +145,3 @@ def _absent(benchmark: Benchmark) -> MorphingError:
     return MorphingError(
         f"The dataset {benchmark.dataset!r} of benchmark {benchmark.name!r} does not exist."
     )
-
-
-def _local_path(benchmark: Benchmark) -> Path:
-    if benchmark.dataset.startswith("zoo:"):
-        from morphing.zoo import dataset_folder
-
-        return dataset_folder(benchmark.dataset.removeprefix("zoo:"))
-    return Path(benchmark.dataset).expanduser()

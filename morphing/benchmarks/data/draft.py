@@ -12,6 +12,7 @@ from typing import Any, Literal
 from morphing.benchmarks.benchmark import Benchmark, parse_benchmark
 from morphing.benchmarks.data.columns import Table, ref, show
 from morphing.benchmarks.data.dataset import class_names, read_rows, split_names, take
+from morphing.benchmarks.data.guess import own_name
 from morphing.benchmarks.data.sample import Sample, make_sample
 from morphing.benchmarks.data.shapes import fields_of
 from morphing.benchmarks.find import EXAMPLES, examples, find_benchmark, is_dataset
@@ -198,8 +199,7 @@ def _blank(name: str, token: str | None) -> Draft:
     Raises:
         MorphingError: it cannot be read.
     """
-    stem = re.sub(r"[^a-z0-9]+", "-", name.rsplit("/", 1)[-1].partition(".")[0].lower()).strip("-")
-    place = {"name": stem or "own", "title": Path(name).name, "dataset": name}
+    place = {"name": own_name(name), "title": Path(name).name, "dataset": name}
     probe = parse_benchmark({**place, "kind": "perplexity", "target": "?"}, name)
     first = split_names(probe, token)[0]
     fields = {**place, "split": first, "kind": "generation", "prompt": "", "target": ""}

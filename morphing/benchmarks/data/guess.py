@@ -12,6 +12,7 @@ from morphing.benchmarks.data.files import data_stem
 from morphing.benchmarks.data.sample import make_sample
 from morphing.benchmarks.data.shapes import fields_of
 from morphing.errors import MorphingError
+from morphing.names import made_plain
 
 ROLES = ("prompt", "context", "choices", "target")
 """What a column can be for: what is asked, what the question is about, the options, the answer."""
@@ -35,8 +36,12 @@ def guess_benchmark(
     Raises:
         MorphingError: no such dataset, config, split or column; no access; nothing fits.
     """
-    name = re.sub(r"[^a-z0-9]+", "-", data_stem(Path(dataset)).lower()).strip("-") or "own"
-    place: dict[str, Any] = {"name": name, "title": dataset, "dataset": dataset, "config": config}
+    place: dict[str, Any] = {
+        "name": own_name(dataset),
+        "title": dataset,
+        "dataset": dataset,
+        "config": config,
+    }
     place |= {"kind": "perplexity", "target": "x"}  # until it is known
     blank = parse_benchmark({**place, **({"split": split} if split else {})}, dataset)
     splits = split_names(blank, token)
@@ -55,6 +60,13 @@ def guess_benchmark(
     if split is None and len(splits) > 1:
         guessed = guessed.model_copy(update=_two_splits(guessed, splits, token))
     return guessed
+
+
+def own_name(dataset: str) -> str:
+    """A benchmark's name after the dataset it is made of, a Hub id or a path."""
+    return made_plain(
+        re.sub(r"[^a-z0-9]+", "-", data_stem(Path(dataset)).lower()).strip("-"), "own"
+    )
 
 
 def _checked(columns: Mapping[str, str], known: Sequence[str], dataset: str) -> Mapping[str, str]:

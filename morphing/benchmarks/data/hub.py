@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morphing.benchmarks.benchmark import COMMIT, Benchmark
+from morphing.benchmarks.data.places import check_places, local_path
 from morphing.benchmarks.data.rows import ParquetRows, Rows
-from morphing.errors import MorphingError
+from morphing.errors import MorphingError, first_line, is_disk_full
 from morphing.hub_errors import (
     Subject,
     ask,
@@ -122,17 +123,25 @@ def _opened(benchmark: Benchmark, token: str | None) -> "tuple[Benchmark, Datase
 
 
 def _builder(benchmark: Benchmark, token: str | None) -> "DatasetBuilder | None":
-    """What knows the dataset's files; None where the config is none of several."""
+    """What knows the dataset's files; None where the config is none of several.
+
+    Raises:
+        MorphingError: its card names files that are not the dataset's.
+    """
     import datasets
 
+    path = str(local_path(benchmark)) if benchmark.local else benchmark.dataset
     for config in dict.fromkeys((benchmark.config, None)):
         try:
-            return datasets.load_dataset_builder(
-                benchmark.dataset, config, revision=benchmark.revision, token=token
+            builder = datasets.load_dataset_builder(
+                path, config, revision=benchmark.revision, token=token
             )
         except ValueError:
             # Converted rows have configs that `datasets` knows nothing of.
             continue
+        files = _data_files(builder).values()
+        check_places(benchmark, (file for each in files for file in each))
+        return builder
     return None
 
 
@@ -195,6 +204,8 @@ def loaded_rows(benchmark: Benchmark, path: str, split: str, token: str | None =
 
     where: dict[str, Any] = {"revision": benchmark.revision, "token": token}
     with dataset_errors(benchmark):
+        if benchmark.local:
+            _builder(benchmark, token)
         try:
             rows = datasets.load_dataset(path, benchmark.config, split=split, **where)
         except ValueError as error:
@@ -205,7 +216,7 @@ def loaded_rows(benchmark: Benchmark, path: str, split: str, token: str | None =
                 raise MorphingError(
                     f"{_what(benchmark)} has no split {split!r}: choose one of {', '.join(splits)}."
                 ) from error
-            raise MorphingError(f"{_what(benchmark)} can't be read: {error}.") from error
+            raise
     _check_revision(benchmark, rows)
     return rows
 
@@ -223,30 +234,47 @@ def _check_revision(benchmark: Benchmark, rows: "Dataset") -> None:
             )
 
 
-def _is_program(error: RuntimeError) -> bool:
+def _is_program(error: Exception) -> bool:
     return "scripts are no longer supported" in str(error)
 
 
 @contextmanager
 def dataset_errors(benchmark: Benchmark) -> Iterator[None]:
     """Turn what the Hub's client and `datasets` raise about a dataset into MorphingErrors."""
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from datasets.exceptions import DatasetNotFoundError
 
     try:
         with hub_errors(_subject(benchmark)):
             yield
     except DatasetNotFoundError as error:
         raise MorphingError(_not_found(benchmark, str(error))) from error
-    except RuntimeError as error:
-        if not _is_program(error):
+    except MorphingError:
+        raise
+    except Exception as error:
+        # Data of others, read by libraries: what these raise can't be told in advance.
+        if is_disk_full(error):
             raise
-        raise MorphingError(
+        raise MorphingError(_unreadable(benchmark, error)) from error
+
+
+def _unreadable(benchmark: Benchmark, error: Exception) -> str:
+    from datasets.data_files import EmptyDatasetError
+    from datasets.exceptions import DataFilesNotFoundError
+
+    if _is_program(error):
+        return (
             f"{_what(benchmark)} is a program and Morphing runs no code from the Hub: choose a"
             " dataset in Parquet, JSON or CSV."
-        ) from error
-    except DatasetsError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MorphingError(f"{_what(benchmark)} can't be read: {reason.rstrip('.')}.") from error
+        )
+    if isinstance(error, EmptyDatasetError | DataFilesNotFoundError):
+        return (
+            f"{_what(benchmark)} has no data files: put its rows there in a file"
+            f" {benchmark.split}.jsonl, .csv or .parquet."
+        )
+    return (
+        f"{_what(benchmark)} can't be read ({type(error).__name__}: {first_line(error)}): mend its"
+        " files or its card, or choose another dataset."
+    )
 
 
 def _not_found(benchmark: Benchmark, said: str) -> str:

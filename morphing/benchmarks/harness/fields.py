@@ -14,6 +14,7 @@ from typing import Any
 from morphing.benchmarks.harness.files import Function, TaskFile, find_task, read_task
 from morphing.benchmarks.sandbox.check import code_allowed
 from morphing.errors import MorphingError
+from morphing.names import made_plain
 
 _FILLED = ("dataset", "split", "few_shot", "metric")
 """The fields without which a task's file is read."""
@@ -36,8 +37,8 @@ def declared(name: str) -> dict[str, Any]:
         where = {"task": task.name, "include": str(task.path.parent)}
     else:
         task, where = find_task(wanted), {"task": wanted}
-    suffix = "-" + re.sub(r"[^\w.]+", "-", metric) if metric else ""
-    written = {"name": f"lm_eval-{task.name}{suffix}", "kind": "lm_eval", **where}
+    called = made_plain(f"lm_eval-{task.name}-{metric}".rstrip("-"), "lm_eval")
+    written = {"name": called, "kind": "lm_eval", **where}
     return _complete(written | {"metric": metric}, task)
 
 

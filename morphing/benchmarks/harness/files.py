@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from morphing.errors import MorphingError
+from morphing.errors import MorphingError, first_line
 
 _NAMED = re.compile(rb"""^["']?(?:task|group)["']?[ \t]*:[ \t]*["']?([^\s"'#\[{]+)""", re.M)
 """A file's own name, at the start of a line."""
@@ -90,12 +90,6 @@ class TaskFile:
                 f"The task {self.name!r} can't be loaded from {self.path}: {first_line(error)}."
             ) from error
         return config
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, in one line without its full stop."""
-    lines = (line.strip(" *\t") for line in str(error).splitlines())
-    return next(filter(None, lines), type(error).__name__).rstrip(".")
 
 
 @cache

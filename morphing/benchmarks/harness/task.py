@@ -18,9 +18,9 @@ from morphing.benchmarks.harness.fields import (
     metric_name,
     metrics,
 )
-from morphing.benchmarks.harness.files import find_task, first_line
+from morphing.benchmarks.harness.files import find_task
 from morphing.benchmarks.results import Output
-from morphing.errors import MorphingError
+from morphing.errors import MorphingError, first_line
 
 if TYPE_CHECKING:
     from morphing.benchmarks.benchmark import Benchmark
