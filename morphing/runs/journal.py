@@ -17,6 +17,11 @@ from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
+from pydantic import ValidationError
+
+from morphing.errors import MorphingError
+from morphing.runs.attributes import check_attributes
+from morphing.runs.files import reason
 
 
 class Journal(BaseJournalBackend):
@@ -32,14 +37,15 @@ class Journal(BaseJournalBackend):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._lock = FileLock(path.with_suffix(".lock"))
         self._read = (0, 0)
         """How many notes were read, and where the next one begins."""
         self._held: list[bytes] | None = None
         """What is written together: as lines, since reading them may change tuples to lists."""
         self._caught_up = False
-        path.touch()
+        if not path.exists():  # looking at a run writes nothing
+            path.touch()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """The notes from a number on, those included that are held back."""
@@ -47,17 +53,34 @@ class Journal(BaseJournalBackend):
         held = self._held
         if held is None or not self._caught_up:
             # In one piece: meanwhile others append, and cut what was torn.
-            with self._path.open("rb", buffering=0) as file:
+            with self.path.open("rb", buffering=0) as file:
                 file.seek(offset)
                 data = file.read(max(os.fstat(file.fileno()).st_size - offset, 0)) or b""
             for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
                 number, offset = number + 1, offset + len(line)
                 if number > log_number_from:
-                    yield json.loads(line)
+                    yield self._note(line, number)
             self._read = (number, offset)
             self._caught_up = held is not None
         for line in (held or [])[max(log_number_from - number, 0) :]:
             yield json.loads(line)
+
+    def _note(self, line: bytes, number: int) -> dict[str, Any]:
+        """A line of the file, checked, so that nothing else looks at what a stranger wrote.
+
+        Raises:
+            MorphingError: it is no note; names the line.
+        """
+        try:
+            note = json.loads(line)
+            if not isinstance(note, dict):
+                raise ValueError("no object")
+            check_attributes(note)
+        except ValidationError as error:
+            raise damaged(self.path, number, reason(error)) from error
+        except (ValueError, RecursionError) as error:
+            raise damaged(self.path, number, "no whole JSON object") from error
+        return note
 
     def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
         """Append notes, whole lines, one writer at a time; or hold them back."""
@@ -83,7 +106,7 @@ class Journal(BaseJournalBackend):
     def _write(self, lines: Sequence[bytes]) -> None:
         if not lines:
             return
-        with self._path.open("rb+") as file:
+        with self.path.open("rb+") as file:
             _cut_torn_line(file)
             file.write(b"".join(lines))
             if any(map(_ends_a_trial, lines)):
@@ -113,6 +136,15 @@ class SharedJournal(JournalStorage):
         self._journal = Journal(path)
         super().__init__(self._journal)
 
+    def _sync_with_backend(self) -> None:
+        read = self._replay_result
+        try:
+            super()._sync_with_backend()
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+            number = read.log_number_read
+            read.log_number_read -= 1  # whoever looks again meets the same line
+            raise damaged(self._journal.path, number, "no note of a search") from error
+
     def together(self) -> AbstractContextManager[None]:
         """As :meth:`Journal.together`."""
         return self._journal.together()
@@ -121,6 +153,14 @@ class SharedJournal(JournalStorage):
 def together(storage: BaseStorage) -> AbstractContextManager[None]:
     """Note several things at the price of one, where the storage is a journal. No calls within."""
     return storage.together() if isinstance(storage, SharedJournal) else nullcontext()
+
+
+def damaged(path: Path, number: int, why: str) -> MorphingError:
+    """A line in a journal cannot be read. What comes after it may be about what it says."""
+    return MorphingError(
+        f"Line {number} of {path} cannot be read ({why}): copy the run again from where it was"
+        " made, or cut the file off before that line to go on with what was told by then."
+    )
 
 
 def open_journal(path: Path) -> SharedJournal:

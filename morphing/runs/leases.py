@@ -9,6 +9,7 @@ process, a laptop asleep) counts as dead for as long as it does not renew.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -20,12 +21,23 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
+from pydantic import Field, TypeAdapter, ValidationError
 
 from morphing.errors import MorphingError
-from morphing.runs.files import write_atomically
+from morphing.runs.files import (
+    FOREIGN,
+    MEBIBYTE,
+    Count,
+    Id,
+    Moment,
+    Name,
+    Text,
+    read_json,
+    write_atomically,
+)
 
 GRACE_VARIABLE = "MORPHING_GRACE_SECONDS"
 """Environment variable: for how many seconds a silent worker is taken to be alive; 60 by default.
@@ -45,22 +57,24 @@ class LeaseLostError(MorphingError):
 class Worker:
     """A worker as its file tells. Times are seconds since the epoch."""
 
-    id: str
-    host: str
-    pid: int
-    device: str = ""
+    __pydantic_config__ = FOREIGN
+
+    id: Id
+    host: Name
+    pid: Count
+    device: Name = ""
     state: WorkerState = "preparing"
-    message: str = ""
+    message: Text = ""
     """Why it ended, where it did."""
-    trial: int | None = None
+    trial: Count | None = None
     """The number of the trial it evaluates."""
-    step: str = ""
+    step: Text = ""
     """What it does at this moment, for example the benchmark being scored."""
-    step_done: int = 0
-    step_total: int = 0
-    spans: tuple[tuple[float, float], ...] = ()
+    step_done: Count = 0
+    step_total: Count = 0
+    spans: Annotated[tuple[tuple[Moment, Moment], ...], Field(min_length=1)] = ()
     """When it worked, pauses left out: from, to."""
-    renewed: float = 0.0
+    renewed: Moment = 0.0
 
     @property
     def ended(self) -> bool:
@@ -71,6 +85,11 @@ class Worker:
     def here(self) -> bool:
         """Whether it runs or ran on this machine."""
         return self.host == socket.gethostname()
+
+
+_WORKER = TypeAdapter(Worker)
+_ID = TypeAdapter(Id)
+_LONGEST_FILE = 4 * MEBIBYTE
 
 
 def grace_seconds() -> float:
@@ -90,20 +109,26 @@ def grace_seconds() -> float:
 
 
 def read_workers(folder: Path) -> list[Worker]:
-    """All workers that a run ever had, in the order they began."""
-    found = [_read(path) for path in (folder / "workers").glob("*.json")]
-    return sorted(found, key=lambda worker: worker.spans[0])
+    """All workers that a run ever had, in the order they began.
+
+    A file that is no worker's is left out and logged: one damaged file must not hide a run.
+    """
+    workers = (find_worker(folder, path.stem) for path in (folder / "workers").glob("*.json"))
+    return sorted(filter(None, workers), key=lambda worker: worker.spans[0])
 
 
 def find_worker(folder: Path, id: str) -> Worker | None:
-    """The worker with an id, if the run's folder knows it."""
+    """The worker with an id, if the run's folder has a file of it."""
     path = folder / "workers" / f"{id}.json"
-    return _read(path) if path.exists() else None
-
-
-def _read(path: Path) -> Worker:
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return Worker(**{**data, "spans": tuple(map(tuple, data["spans"]))})
+    try:
+        _ID.validate_python(id)  # it may come from a stranger's study, and is part of a path
+        if not path.exists():
+            return None
+        worker = read_json(path, _WORKER, "delete it", _LONGEST_FILE)
+    except (ValidationError, MorphingError) as error:
+        _log.warning("A worker's file is left out: %s", error)
+        return None
+    return worker if worker.id == id else None
 
 
 def is_gone(folder: Path, worker: Worker) -> bool:
@@ -122,13 +147,23 @@ def live_workers(folder: Path) -> list[Worker]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process of this machine holds the lock at ``path``."""
-    lock = FileLock(path)
+    """Whether a process of this machine holds the lock at ``path``.
+
+    Nothing is written, so that it works on a read-only disk, and a lock that is shared for a moment
+    is no lock to others who ask the same.
+    """
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # there is none
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    lock.release()
+    except OSError:  # a file system without locks, where nobody can hold one
+        return False
+    finally:
+        os.close(descriptor)
     return False
 
 

@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 import gzip
+import io
+import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from pydantic import TypeAdapter
 
-from morphing.runs.files import write_atomically
+from morphing.errors import MorphingError
+from morphing.runs.files import (
+    FOREIGN,
+    MEBIBYTE,
+    Count,
+    Name,
+    Number,
+    parse,
+    read_bytes,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from morphing.benchmarks.results import Output
+
+_MEND = "copy it again from where the run was made, or delete it and do without these answers"
+_LIMIT = 1024 * MEBIBYTE
+"""Of what a file unpacks to."""
+
+
+Row = dict[str, Any]
+"""What a model made of one sample, by the fields of `benchmarks.evaluate.Output`."""
+
+
+@dataclass
+class _Line:
+    __pydantic_config__ = FOREIGN
+
+    benchmark: Name
+    id: Name
+    prompt: str
+    text: str
+    answer: str
+    target: str
+    score: Number
+    tokens: Count = 0
+
+
+_LINE = TypeAdapter(_Line)
 
 
 def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:
@@ -28,10 +67,27 @@ def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:
     write_atomically(path, data)
 
 
-def read_outputs(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The inverse of :func:`write_outputs`, as plain rows by benchmark."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for line in filter(None, gzip.decompress(path.read_bytes()).split(b"\n")):
-        row = orjson.loads(line)
-        rows.setdefault(row.pop("benchmark"), []).append(row)
+def read_outputs(path: Path) -> dict[str, list[Row]]:
+    """The inverse of :func:`write_outputs`, as plain rows by benchmark.
+
+    Raises:
+        MorphingError: the file is not there, or holds something else.
+    """
+    rows: dict[str, list[Row]] = {}
+    for number, text in enumerate(_unpacked(path).split(b"\n"), 1):
+        if text:
+            row = vars(parse(text, _LINE, f"Line {number} of {path}", _MEND))
+            rows.setdefault(row.pop("benchmark"), []).append(row)
     return rows
+
+
+def _unpacked(path: Path) -> bytes:
+    packed = io.BytesIO(read_bytes(path, _MEND, _LIMIT))
+    try:
+        with gzip.GzipFile(fileobj=packed) as file:
+            data = file.read(_LIMIT + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise MorphingError(f"{path} is no whole gzip file ({error}): {_MEND}.") from error
+    if len(data) > _LIMIT:
+        raise MorphingError(f"{path} unpacks to more than {_LIMIT // MEBIBYTE} MiB: {_MEND}.")
+    return data

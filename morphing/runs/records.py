@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from morphing.runs.files import write_atomically
+from morphing.errors import MorphingError
+from morphing.runs.files import FOREIGN, Name, Number, parse, read_bytes, write_atomically
 from morphing.runs.outputs import write_outputs
 from morphing.runs.trial import Result
 
 if TYPE_CHECKING:
     from morphing.benchmarks.results import Output
-
-RESULTS = TypeAdapter(dict[str, Result])
-_MEASURES = TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,11 @@ class Record:
     ``model`` is empty for a trial. Records of earlier versions have no measures and no outputs.
     """
 
-    results: Mapping[str, Result]
-    measures: Mapping[str, float]
-    model: str = ""
+    __pydantic_config__ = FOREIGN
+
+    results: Mapping[Name, Result]
+    measures: Mapping[Name, Number] = field(default_factory=dict)
+    model: Name = ""
 
     @property
     def values(self) -> dict[str, float]:
@@ -38,16 +38,29 @@ class Record:
         return {**{name: result.value for name, result in self.results.items()}, **self.measures}
 
 
-def read_record(path: Path) -> Record:
-    """The inverse of :func:`write_record`, without the outputs."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if "results" not in data:  # of a trial, by an earlier version
-        data = {"results": data}
-    return Record(
-        RESULTS.validate_python(data["results"]),
-        _MEASURES.validate_python(data.get("measures", {})),
-        data.get("model", ""),
-    )
+_RECORD = TypeAdapter(Record)
+_RESULTS: TypeAdapter[Mapping[Name, Result]] = TypeAdapter(Mapping[Name, Result])
+_MEND = "delete it, and the model is scored again when its scores are next needed"
+
+
+def read_record(path: Path, benchmarks: Collection[str] = ()) -> Record:
+    """The inverse of :func:`write_record`, without the outputs.
+
+    Args:
+        path: the record's file.
+        benchmarks: what it must have results of.
+
+    Raises:
+        MorphingError: the file holds something else, or lacks a benchmark.
+    """
+    data = read_bytes(path, _MEND)
+    if b'"results"' in data:
+        record = parse(data, _RECORD, str(path), _MEND)
+    else:  # of a trial, by an earlier version
+        record = Record(parse(data, _RESULTS, str(path), _MEND))
+    if missing := set(benchmarks) - set(record.results):
+        raise MorphingError(f"{path} has no score on {min(missing)}: {_MEND}.")
+    return record
 
 
 def write_record(path: Path, record: Record, outputs: Mapping[str, Iterable[Output]]) -> None:
@@ -63,5 +76,9 @@ def outputs_beside(path: Path) -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether there is a record with measures and outputs; else it has to be made (again)."""
+    """Whether there is a record with measures and outputs; else it has to be made (again).
+
+    Raises:
+        MorphingError: there is a file, and it is no record.
+    """
     return path.exists() and outputs_beside(path).exists() and bool(read_record(path).measures)

@@ -4,58 +4,38 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.runs.files import write_atomically
-from morphing.runs.leases import Worker, is_held, live_workers
-from morphing.runs.outputs import read_outputs
-from morphing.runs.records import RESULTS, Record, outputs_beside, read_record
+from morphing.runs.attributes import Outcome
+from morphing.runs.files import reason, write_atomically
+from morphing.runs.leases import is_held, live_workers
+from morphing.runs.outputs import Row, read_outputs
+from morphing.runs.records import Record, outputs_beside, read_record
 from morphing.runs.spec import RunSpec, load_spec, parse_spec, with_evaluations
+from morphing.runs.status import Status, read_status
 from morphing.runs.storage import JOURNAL, open_study, place_of, plain_failures
-from morphing.runs.trial import Raced, Result, Trial
+from morphing.runs.trial import Result, Trial
 
 if TYPE_CHECKING:
     import optuna
 
-State = Literal["new", "preparing", "running", "paused", "stopped", "finished", "failed"]
 Request = Literal["run", "pause", "stop"]
 Part = Literal["search", "holdout"]
 
 REQUEST = "request"
 """User attribute of a study in a database: what was last asked of all workers, and when."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a run stands. Times are seconds since the epoch, durations seconds."""
-
-    state: State = "new"
-    message: str = ""
-    done: int = 0
-    total: int = 0
-    step: str = ""
-    """What is being done at this moment, for example the benchmark being scored."""
-    step_done: int = 0
-    step_total: int = 0
-    seconds_left: float | None = None
-    updated: float = 0.0
-    workers: tuple[Worker, ...] = ()
-    """The workers that live, and what each does; the step above is theirs if it is one alone."""
-
-    @property
-    def active(self) -> bool:
-        """Whether anybody works on the run."""
-        return self.state in ("preparing", "running", "paused")
 
 
 class Run:
@@ -76,6 +56,7 @@ class Run:
         """
         self.folder = folder.resolve()
         self._storage = storage
+        self._told: dict[int, Trial] = {}
         if not (self.folder / "spec.yaml").is_file():
             raise MorphingError(
                 f"There is no run in {folder}: give a folder made by `morphing search`."
@@ -140,10 +121,18 @@ class Run:
         return open_study(self.folder, self.spec.directions, self.spec.objectives, self._storage)
 
     def trials(self) -> list[Trial]:
-        """The trials that were told, one a slot, in the order of slots."""
+        """The trials that were told, one a slot, in the order of slots.
+
+        Raises:
+            MorphingError: the study cannot be read, or a trial in it is damaged.
+        """
         if place_of(self.folder) is None and not (self.folder / JOURNAL).exists():
             return []
-        return [_trial(trial) for trial in _history(self.study)]
+        told = _history(self.study)
+        for trial in told:  # what was told does not change any more
+            if trial.number not in self._told:
+                self._told[trial.number] = _told(trial, self.folder, self.spec)
+        return [self._told[trial.number] for trial in told]
 
     def trial(self, number: int) -> Trial:
         """One completed trial.
@@ -165,10 +154,16 @@ class Run:
     # --- scores outside the search -----------------------------------------------------------
 
     def references(self, part: Part) -> dict[str, Record]:
-        """What is known of the base and the sources by model name, as far as they were scored."""
-        folder = self.folder / "references" / part
-        found = (read_record(path) for path in sorted(folder.glob("*.json")))
-        return {record.model: record for record in found}
+        """What is known of the base and the sources by model name, as far as they were scored.
+
+        Raises:
+            MorphingError: a record is damaged, or lacks a benchmark.
+        """
+        uses = self.spec.tasks if part == "search" else self.spec.benchmarks
+        names = [use.declaration.name for use in uses]
+        models = (self.spec.base, *self.spec.sources)
+        paths = ((model, self.reference_path(part, model)) for model in models)
+        return {model: read_record(path, names) for model, path in paths if path.exists()}
 
     def reference_scores(self, part: Part) -> dict[str, Mapping[str, Result]]:
         """Results of the base and the sources by model name, as far as they were scored."""
@@ -189,17 +184,26 @@ class Run:
     def holdout(self, number: int) -> Mapping[str, Result] | None:
         """A trial's results on the holdout, or None where it was not scored there yet."""
         path = self.holdout_path(number)
-        return read_record(path).results if path.exists() else None
+        return self.holdout_record(number).results if path.exists() else None
+
+    def holdout_record(self, number: int) -> Record:
+        """A trial's results and measures on the holdout.
+
+        Raises:
+            MorphingError: there are none, or the record is damaged.
+        """
+        names = [use.declaration.name for use in self.spec.benchmarks]
+        return read_record(self.holdout_path(number), names)
 
     def holdout_path(self, number: int) -> Path:
         """Where a trial's record on the holdout lies."""
         return self.folder / "holdout" / f"{number:05d}.json"
 
-    def holdout_outputs(self, number: int) -> dict[str, list[dict[str, Any]]]:
+    def holdout_outputs(self, number: int) -> dict[str, list[Row]]:
         """A trial's per-sample outputs on the holdout by benchmark; none of earlier versions."""
         return _outputs(outputs_beside(self.holdout_path(number)))
 
-    def reference_outputs(self, part: Part, model: str) -> dict[str, list[dict[str, Any]]]:
+    def reference_outputs(self, part: Part, model: str) -> dict[str, list[Row]]:
         """The base's or a source's per-sample outputs by benchmark; none of earlier versions."""
         return _outputs(outputs_beside(self.reference_path(part, model)))
 
@@ -207,8 +211,12 @@ class Run:
         """Where a trial's per-sample outputs lie."""
         return self.folder / "outputs" / f"{number:05d}.jsonl.gz"
 
-    def outputs(self, number: int) -> dict[str, list[dict[str, Any]]]:
-        """A trial's per-sample outputs by benchmark."""
+    def outputs(self, number: int) -> dict[str, list[Row]]:
+        """A trial's per-sample outputs by benchmark.
+
+        Raises:
+            MorphingError: they are not in this copy of the run, or damaged.
+        """
         return read_outputs(self.outputs_path(number))
 
     # --- one writer, and what is asked of it ---------------------------------------------------
@@ -235,15 +243,23 @@ class Run:
 
     def status(self) -> Status:
         """Where the run stands; if everybody who worked on it vanished, that is ``stopped``."""
-        path = self.folder / "status.json"
-        if not path.exists():
-            return Status(total=self.spec.search.evaluations)
-        status = Status(**_read_json(path))
+        status = self._saved_status()
         if workers := live_workers(self.folder):
-            return _of_workers(status, tuple(workers))
+            return status.with_workers(tuple(workers))
         if status.active and not is_held(self.folder / "run.lock"):
             return replace(status, state="stopped", message="interrupted")
         return status
+
+    def _saved_status(self) -> Status:
+        """What was last saved. A damaged file must hide no run: it says so, and is saved anew."""
+        path = self.folder / "status.json"
+        if not path.exists():
+            return Status(total=self.spec.search.evaluations)
+        try:
+            return read_status(path)
+        except MorphingError as error:
+            total = self.spec.search.evaluations
+            return Status(state="stopped", message=str(error), done=len(self.trials()), total=total)
 
     def save_status(self, **changes: Any) -> None:
         """Change fields of what the status says of the run as a whole."""
@@ -253,7 +269,8 @@ class Run:
         if unknown:
             raise TypeError(f"no status field {unknown}")
         with FileLock(self.folder / "status.lock"):  # workers change different fields at once
-            before = _read_json(path) if path.exists() else {}
+            before = asdict(self._saved_status())
+            del before["workers"]
             _write_json(path, {**before, **changes, "updated": time.time()}, durable=False)
 
     def request(self, request: Request) -> None:
@@ -273,8 +290,8 @@ class Run:
     def requested(self) -> Request:
         """What was last asked."""
         path = self.folder / "control"
-        asked = path.read_text() if path.exists() else "run"
-        return "pause" if asked == "pause" else "stop" if asked == "stop" else "run"
+        asked = path.read_bytes() if path.is_file() else b"run"
+        return "pause" if asked == b"pause" else "stop" if asked == b"stop" else "run"
 
 
 def list_runs(root: Path) -> list[Run]:
@@ -287,49 +304,62 @@ def _modified(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def _of_workers(status: Status, workers: tuple[Worker, ...]) -> Status:
-    """The status of a run that workers are at."""
-    states = {worker.state for worker in workers}
-    first: tuple[State, ...] = ("running", "preparing", "paused")
-    state = next((state for state in first if state in states), status.state)
-    status = replace(status, state=state, workers=workers, message="")
-    if len(workers) > 1:
-        return replace(status, step=f"{len(workers)} workers", step_done=0, step_total=0)
-    (only,) = workers
-    return replace(status, step=only.step, step_done=only.step_done, step_total=only.step_total)
-
-
 def _history(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     from morphing.search.samplers.history import history
 
     return history(study)
 
 
-def _trial(trial: optuna.trial.FrozenTrial) -> Trial:
-    attrs = trial.user_attrs
-    raced = attrs.get("raced")
+def _told(trial: optuna.trial.FrozenTrial, place: Path, spec: RunSpec) -> Trial:
+    """A trial of the study, checked.
+
+    Raises:
+        MorphingError: its attributes or values have another shape than the run's.
+    """
+    told = {
+        **trial.user_attrs,
+        "params": trial.params,
+        "values": trial.values or (),
+        "constraints": tuple(trial.constraints.values()),
+    }
+    try:
+        outcome = Outcome.model_validate(told)
+    except ValidationError as error:
+        raise _unusable(trial, place, reason(error)) from error
+    complete = trial.state.name == "COMPLETE"
+    given = outcome.raced.values if outcome.raced else outcome.values
+    wanted, tasks = len(spec.objectives), {use.declaration.name for use in spec.tasks}
+    if len(given) != wanted and (complete or outcome.raced):
+        raise _unusable(trial, place, f"{len(given)} values for {wanted} objectives")
+    if outcome.results and not tasks <= outcome.results.keys():
+        raise _unusable(trial, place, "results of other benchmarks")
+    if complete and "merge_method" not in outcome.recipe:
+        raise _unusable(trial, place, "no whole recipe")
     return Trial(
         number=trial.number,
-        params=trial.params,
+        params=outcome.params,
         # A point of the space that is no recipe (a path that is too long) has none.
-        recipe=Recipe(attrs.get("recipe", {}), attrs.get("mask_seed", 0)),
-        values=tuple(trial.values or ()),
-        results=RESULTS.validate_python(attrs.get("results", {})),
-        seconds=attrs.get("seconds", 0.0),
-        times=attrs.get("times", {}),
-        error=attrs.get("error"),
-        constraints=tuple(trial.constraints.values()),
-        raced=Raced.read(raced) if raced else None,
-        seed=attrs.get("seed"),
+        recipe=Recipe(outcome.recipe, outcome.mask_seed),
+        values=outcome.values,
+        results=outcome.results,
+        seconds=outcome.seconds,
+        times=outcome.times,
+        error=outcome.error,
+        constraints=outcome.constraints,
+        raced=outcome.raced,
+        seed=outcome.seed,
     )
 
 
-def _outputs(path: Path) -> dict[str, list[dict[str, Any]]]:
+def _unusable(trial: optuna.trial.FrozenTrial, place: Path, why: str) -> MorphingError:
+    return MorphingError(
+        f"Trial {trial.number} of the study of {place} cannot be used ({why}): copy the run again"
+        " from where it was made."
+    )
+
+
+def _outputs(path: Path) -> dict[str, list[Row]]:
     return read_outputs(path) if path.exists() else {}
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write_json(path: Path, data: Any, durable: bool = True) -> None:
@@ -342,5 +372,7 @@ def runs_root() -> Path:
 
 
 def default_folder(name: str) -> Path:
-    """A new folder's path for a run called ``name``: its name and the time."""
-    return runs_root() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """A new folder's path for a run called ``name``: its name, the time, and four digits by which
+    two runs that start in the same second differ.
+    """
+    return runs_root() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from morphing.errors import MorphingError
-from morphing.runs.files import write_atomically
+from morphing.runs.files import FOREIGN, Name, Number, read_json, write_atomically
 from morphing.runs.objectives import shown_value, signs
 from morphing.runs.run import Run
 from morphing.runs.spec import MEASURES, SOURCES, Constraint, RunSpec
@@ -23,9 +24,11 @@ _MARGIN = 0.1
 class Bound:
     """A constraint in numbers: ``on``'s natural value is at least ``low`` and at most ``high``."""
 
-    on: str
-    low: float | None = None
-    high: float | None = None
+    __pydantic_config__ = FOREIGN
+
+    on: Name
+    low: Number | None = None
+    high: Number | None = None
 
     def limits(self, shown: Callable[[float], str]) -> str:
         """Both in words, as ``shown`` shows a value of ``on``."""
@@ -45,8 +48,10 @@ class Scales:
     scales, so hypervolumes of their runs can be compared.
     """
 
-    reference: tuple[float, ...]
-    ideal: tuple[float, ...]
+    __pydantic_config__ = FOREIGN
+
+    reference: tuple[Number, ...]
+    ideal: tuple[Number, ...]
     bounds: tuple[Bound, ...] = ()
 
     def normalise(self, values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
@@ -69,6 +74,10 @@ class Scales:
         return tuple(found)
 
 
+_SCALES = TypeAdapter(Scales)
+_MEND = "delete it, and the run makes it again from the scores of base and sources"
+
+
 def scales(run: Run) -> Scales:
     """The run's scales, fixed now if they are not yet: ``scales.json``, written once.
 
@@ -78,7 +87,9 @@ def scales(run: Run) -> Scales:
     if (known := fixed_scales(run)) is not None:
         return known
     references = run.reference_values()
-    if missing := {run.spec.base, *run.spec.sources} - set(references):
+    needed = {*run.spec.objectives, *(constraint.on for constraint in run.spec.constraints)}
+    models = {run.spec.base, *run.spec.sources}
+    if missing := {model for model in models if not needed <= set(references.get(model, ()))}:
         raise MorphingError(
             f"The run {run.name} has no scores of {min(missing)} yet, by which objectives are"
             " scaled: start the search, it scores base and sources first."
@@ -90,12 +101,24 @@ def scales(run: Run) -> Scales:
 
 
 def fixed_scales(run: Run) -> Scales | None:
-    """The run's scales; None before they were fixed."""
-    if not _path(run).exists():
+    """The run's scales; None before they were fixed.
+
+    Raises:
+        MorphingError: the file that says so holds something else, or is another search's.
+    """
+    path = _path(run)
+    if not path.exists():
         return None
-    data = json.loads(_path(run).read_text(encoding="utf-8"))
-    bounds = tuple(Bound(**bound) for bound in data["bounds"])
-    return Scales(tuple(data["reference"]), tuple(data["ideal"]), bounds)
+    fixed = read_json(path, _SCALES, _MEND)
+    sizes = {len(fixed.reference), len(fixed.ideal), len(run.spec.objectives)}
+    bound = [constraint.on for constraint in run.spec.constraints]
+    if len(sizes) > 1 or [each.on for each in fixed.bounds] != bound:
+        raise MorphingError(
+            f"{path} is of other objectives or constraints than the run's: {_MEND}."
+        )
+    if any(start == end for start, end in zip(fixed.reference, fixed.ideal, strict=True)):
+        raise MorphingError(f"{path} has a scale from a value to itself: {_MEND}.")
+    return fixed
 
 
 def make_scales(spec: RunSpec, references: Mapping[str, Mapping[str, float]]) -> Scales:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from morphing.errors import MorphingError
 from morphing.runs.figures import figures_of
 from morphing.runs.objectives import averaged, signs
-from morphing.runs.records import Record, read_record
+from morphing.runs.records import Record
 from morphing.runs.scales import fixed_scales
 from morphing.search import pareto
 
@@ -134,6 +135,13 @@ class _Scored:
     samples: Mapping[str, Mapping[str, float]]
     search: Mapping[str, float]
 
+    def covers(self, run: Run) -> bool:
+        """Whether there are samples of every benchmark and a value of every objective."""
+        benchmarks = {use.declaration.name for use in run.spec.benchmarks}
+        return benchmarks <= self.samples.keys() and self.record.values.keys() >= set(
+            run.spec.objectives
+        )
+
 
 def selection(run: Run, trials: Sequence[int] | None = None) -> Selection | None:
     """The selection of what has been scored on the holdout with per-sample outputs, as far as it
@@ -202,17 +210,18 @@ def _trial(run: Run, number: int) -> _Scored | None:
         return None
     results = run.trial(number).results or {}
     search = {name: result.value for name, result in results.items()}
-    record = read_record(run.holdout_path(number))
-    return _Scored(f"trial {number}", number, record, samples, search)
+    scored = _Scored(f"trial {number}", number, run.holdout_record(number), samples, search)
+    return scored if scored.covers(run) else None
 
 
 def _models(run: Run) -> Iterator[_Scored]:
     search = run.reference_scores("search")
     for name, record in run.references("holdout").items():
         samples = _scores(run.reference_outputs("holdout", name))
-        if samples:
-            known = {task: result.value for task, result in search.get(name, {}).items()}
-            yield _Scored(name, None, record, samples, known)
+        known = {task: result.value for task, result in search.get(name, {}).items()}
+        scored = _Scored(name, None, record, samples, known)
+        if scored.covers(run):
+            yield scored
 
 
 def _scores(outputs: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
@@ -224,11 +233,21 @@ def _values(run: Run, who: _Scored) -> tuple[float, ...]:
 
 
 def _shared_samples(everyone: Sequence[_Scored]) -> dict[str, list[str]]:
-    """Ids by benchmark of the samples that all were scored on, in the first one's order."""
-    return {
-        name: [i for i in samples if all(i in who.samples.get(name, {}) for who in everyone)]
+    """Ids by benchmark of the samples that all were scored on, in the first one's order.
+
+    Raises:
+        MorphingError: of a benchmark there are none.
+    """
+    shared = {
+        name: [id for id in samples if all(id in who.samples.get(name, {}) for who in everyone)]
         for name, samples in everyone[0].samples.items()
     }
+    if empty := [name for name, ids in shared.items() if not ids]:
+        raise MorphingError(
+            f"The models scored on the holdout of {empty[0]} share no sample of it: delete the"
+            " run's holdout and references/holdout, and score the front again."
+        )
+    return shared
 
 
 def _draws(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from morphing.merging.recipe import Recipe
-from morphing.runs.files import write_atomically
+from morphing.runs.files import FOREIGN, Count, Name, read_json, write_atomically
+from morphing.runs.recipe_shape import MaskSeed, RecipeConfig
 from morphing.runs.run import Run
 
 STAGE_MODEL = "stage:ps"
@@ -24,26 +27,42 @@ class StageModel:
     """Of its files' content (`sources.content`), once they are written."""
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A stage's model as its file says it."""
+
+    __pydantic_config__ = FOREIGN
+
+    trial: Count
+    config: RecipeConfig
+    mask_seed: MaskSeed
+    digest: Name | None = None
+
+
 def stage_folder(run: Run) -> Path:
     """Where ``stage:ps`` is, once it has been written."""
     return run.folder / "stages" / "ps"
 
 
 def stage_model(run: Run) -> StageModel | None:
-    """What ``stage:ps`` is in this run's recipes; None before there is one."""
+    """What ``stage:ps`` is in this run's recipes; None before there is one.
+
+    Raises:
+        MorphingError: the file that says so holds something else.
+    """
     path = _path(run)
     if not path.exists():
         return None
-    data = json.loads(path.read_text(encoding="utf-8"))
-    recipe = Recipe(data["config"], data["mask_seed"])
-    return StageModel(data["trial"], recipe, data.get("digest"))
+    mend = "copy it again from where the run was made"
+    kept = read_json(path, TypeAdapter(_Kept), mend)
+    return StageModel(kept.trial, Recipe(kept.config, kept.mask_seed), kept.digest)
 
 
 def record_stage_model(run: Run, model: StageModel) -> None:
     """Keep which trial ``stage:ps`` is and how it is made."""
     config, seed = dict(model.recipe.config), model.recipe.mask_seed
-    record = {"trial": model.trial, "config": config, "mask_seed": seed, "digest": model.digest}
-    write_atomically(_path(run), json.dumps(record, ensure_ascii=False).encode())
+    kept = _Kept(model.trial, config, seed, model.digest)
+    write_atomically(_path(run), json.dumps(asdict(kept), ensure_ascii=False).encode())
 
 
 def _path(run: Run) -> Path:

@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter
+
 from morphing.errors import MorphingError, is_disk_full
-from morphing.runs.files import write_atomically
+from morphing.runs.files import FOREIGN, Name, read_json, write_atomically
 from morphing.runs.journal import open_journal
 from morphing.runs.leases import grace_seconds
 from morphing.runs.spec import Direction
@@ -37,8 +39,14 @@ _CONNECT_SECONDS = 10
 class Place:
     """A study in a database: the storage's URL without a password, and the study's name there."""
 
-    url: str
-    study: str
+    __pydantic_config__ = FOREIGN
+
+    url: Name
+    study: Name
+
+
+_PLACE = TypeAdapter(Place)
+_MEND = "copy it again from where the run was made"
 
 
 def keep_elsewhere(folder: Path, url: str) -> None:
@@ -53,9 +61,13 @@ def keep_elsewhere(folder: Path, url: str) -> None:
 
 
 def place_of(folder: Path) -> Place | None:
-    """Where a run's study is; None: in its folder."""
+    """Where a run's study is; None: in its folder.
+
+    Raises:
+        MorphingError: the file that says so holds something else.
+    """
     path = folder / _FILE
-    return Place(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return read_json(path, _PLACE, _MEND) if path.exists() else None
 
 
 def check_storage(url: str) -> None:
@@ -94,17 +106,34 @@ def open_study(
         )
     else:
         storage = open_journal(folder / JOURNAL)
+    name = place.study if place else _JOURNAL_STUDY
     with plain_failures():
-        study = optuna.create_study(
-            storage=storage,
-            study_name=place.study if place else _JOURNAL_STUDY,
-            directions=list(directions),
-            load_if_exists=True,
+        try:  # first, since making one writes even where there is one
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            study = _make_study(storage, name, directions, objectives)
+    if [direction.name.lower() for direction in study.directions] != list(directions):
+        raise MorphingError(
+            f"The study of {folder} has other objectives than its spec: copy the run again from"
+            " where it was made."
         )
-        if not study.metric_names:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names(list(objectives))
+    return study
+
+
+def _make_study(
+    storage: optuna.storages.BaseStorage,
+    name: str,
+    directions: Sequence[Direction],
+    objectives: Sequence[str],
+) -> optuna.Study:
+    import optuna
+
+    study = optuna.create_study(
+        storage=storage, study_name=name, directions=list(directions), load_if_exists=True
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(objectives))
     return study
 
 

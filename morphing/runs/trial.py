@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from morphing.merging.recipe import Recipe
+from morphing.runs.files import FOREIGN, Count, Name, Number
 
 if TYPE_CHECKING:
     from morphing.benchmarks.results import Score
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 class Result:
     """A benchmark's score without its outputs: mean, samples, standard error, mean tokens."""
 
-    value: float
-    n: int
-    stderr: float
-    truncated: int = 0
-    tokens: float | None = None
+    __pydantic_config__ = FOREIGN
+
+    value: Number
+    n: Count
+    stderr: Number
+    truncated: Count = 0
+    tokens: Number | None = None
     """Mean generated tokens an answer; None of a multiple choice."""
 
     @classmethod
@@ -37,14 +40,11 @@ class Raced:
     many of each benchmark's were scored.
     """
 
-    values: tuple[float, ...]
-    variances: tuple[float, ...]
-    samples: Mapping[str, int]
+    __pydantic_config__ = FOREIGN
 
-    @classmethod
-    def read(cls, data: Mapping[str, Any]) -> Raced:
-        """From the study's attribute of that name."""
-        return cls(tuple(data["values"]), tuple(data["variances"]), data["samples"])
+    values: tuple[Number, ...]
+    variances: tuple[Number, ...]
+    samples: Mapping[Name, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from pydantic import TypeAdapter
 from morphing.devices import available_memory, check_memory, resolve_device
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.runs.files import write_atomically
+from morphing.runs.files import MEBIBYTE, read_json, write_atomically
 from morphing.runs.models import fetch, made_by_stage
 from morphing.runs.objectives import measures
 from morphing.runs.plain_recipes import alone, layer_count
 from morphing.runs.progress import Progress, megabytes, prefixed, quiet
 from morphing.runs.racing import first_part
-from morphing.runs.records import Record, is_whole, read_record, write_record
+from morphing.runs.records import Record, is_whole, write_record
 from morphing.runs.run import Part, Run
 from morphing.runs.spec import BenchmarkUse
 from morphing.runs.stage_model import STAGE_MODEL
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from morphing.merging.writing.lora import AdapterReport
 
 Piece = Literal["all", "first", "rest"]
+_LONGEST_DRAW = 1024 * MEBIBYTE
 
 
 class Workbench:
@@ -115,7 +116,11 @@ class Workbench:
         path = self.run.folder / "samples" / part / f"{benchmark.name}.json"
         draw = TypeAdapter(Draw)
         if path.exists():
-            return list(draw.validate_json(path.read_bytes()).samples)
+            mend = "delete it, and the same samples are drawn again"
+            kept = read_json(path, draw, mend, _LONGEST_DRAW).samples
+            if not kept or any(_is_unanswerable(sample) for sample in kept):
+                raise MorphingError(f"{path} has a sample without its answer, or none: {mend}.")
+            return list(kept)
         count = use.samples if part == "search" else use.holdout
         loaded = load_samples(benchmark, part, count, token=self._token)
         write_atomically(path, draw.dump_json(Draw.of(benchmark, part, loaded)))
@@ -207,7 +212,7 @@ class Workbench:
         path = self.run.holdout_path(number)
         if not is_whole(path):
             self._record(path, self.run.trial(number).recipe, "holdout", progress)
-        return read_record(path).results
+        return self.run.holdout_record(number).results
 
     def _record(
         self, path: Path, recipe: Recipe, part: Part, progress: Progress, model: str = ""
@@ -244,6 +249,11 @@ class Workbench:
         recipe = self.run.trial(number).recipe
         merged = partial(megabytes, partial(progress, "merging (MB)"))
         return export_adapter(self.morpher.engine, recipe, folder, rank, merged)
+
+
+def _is_unanswerable(sample: Sample) -> bool:
+    """Whether the number of the right choice is none of the choices'."""
+    return isinstance(sample.target, int) and not 0 <= sample.target < len(sample.choices)
 
 
 def join(first: Mapping[str, Score], rest: Mapping[str, Score]) -> dict[str, Score]:

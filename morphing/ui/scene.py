@@ -9,8 +9,9 @@ from gradio.components import Component
 
 from morphing.runs.figures import Figures
 from morphing.runs.records import Record
-from morphing.runs.run import Run, Status
+from morphing.runs.run import Run
 from morphing.runs.selection import Selection
+from morphing.runs.status import Status
 from morphing.runs.trial import Trial
 from morphing.ui import session
 from morphing.ui.cards import short_name

@@ -8,8 +8,9 @@ from pathlib import Path
 from morphing.merging.recipe import Recipe
 from morphing.runs.figures import Figures
 from morphing.runs.leases import Worker
-from morphing.runs.run import Run, Status
+from morphing.runs.run import Run
 from morphing.runs.spec import RunSpec, zoo_spec
+from morphing.runs.status import Status
 from morphing.runs.trial import Trial
 from morphing.ui.scene import Scene
 from morphing.ui.session import last_workers

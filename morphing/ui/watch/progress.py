@@ -4,8 +4,8 @@ from html import escape
 
 from morphing.runs.figures import Figures
 from morphing.runs.leases import Worker
-from morphing.runs.run import Status
 from morphing.runs.spec import first_evaluations
+from morphing.runs.status import Status
 from morphing.ui.cards import duration, empty
 from morphing.ui.scene import Scene
 
