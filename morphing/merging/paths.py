@@ -25,7 +25,7 @@ the dtype written; in bfloat16 that moves logits about as much as computing in i
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
 from operator import mul
@@ -258,22 +258,32 @@ def initial_slots(
 
 def read_path(recipe: Recipe) -> LayerPath | None:
     """The path that a recipe of `LayerPath.recipe` is; None of any other recipe."""
-    if recipe.method != "passthrough" or "slices" not in recipe.config:
+    if recipe.method != "passthrough" or not recipe.config.get("slices"):
         return None
     steps: list[Step] = []
     before = 1.0
     for piece in recipe.config["slices"]:
         source, *others = piece["sources"]
-        scale = source.get("parameters", {}).get("scale", [{"filter": "", "value": 1.0}])
-        if others or not (isinstance(scale, list) and "filter" in scale[0]):
+        scale = _scale(source)
+        if others or not scale or not isinstance(source["model"], str):
             return None
-        running = 1 / scale[0]["value"]
+        running = 1 / scale
         first, end = source["layer_range"]
         entered = 1.0 if math.isclose(running, before) else running / before
         steps.append(Step(source["model"], first, entered))
         steps += (Step(source["model"], layer) for layer in range(first + 1, end))
         before = running
     return LayerPath(tuple(steps))
+
+
+def _scale(source: Mapping[str, Any]) -> float | None:
+    """What a path multiplies a run's first output projections by; None where it is no path's."""
+    match source.get("parameters") or {}:
+        case {"scale": [{"filter": _, "value": float() | int() as value}, *_]}:
+            return float(value) if value and math.isfinite(value) else None
+        case {"scale": _}:
+            return None
+    return 1.0
 
 
 def describe(path: LayerPath) -> str:

@@ -164,5 +164,11 @@ def damaged(path: Path, number: int, why: str) -> MorphingError:
 
 
 def open_journal(path: Path) -> SharedJournal:
-    """The storage in the file ``path``, made if missing; any number of processes may share it."""
+    """The storage in the file ``path``, made if missing; any number of processes may share it.
+
+    Raises:
+        MorphingError: ``path`` is no file, or a line in it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise MorphingError(f"{path} is no file: copy the run again from where it was made.")
     return SharedJournal(path.resolve())

@@ -326,16 +326,7 @@ def _told(trial: optuna.trial.FrozenTrial, place: Path, spec: RunSpec) -> Trial:
         outcome = Outcome.model_validate(told)
     except ValidationError as error:
         raise _unusable(trial, place, reason(error)) from error
-    complete = trial.state.name == "COMPLETE"
-    given = outcome.raced.values if outcome.raced else outcome.values
-    wanted, tasks = len(spec.objectives), {use.declaration.name for use in spec.tasks}
-    if len(given) != wanted and (complete or outcome.raced):
-        raise _unusable(trial, place, f"{len(given)} values for {wanted} objectives")
-    if outcome.results and not tasks <= outcome.results.keys():
-        raise _unusable(trial, place, "results of other benchmarks")
-    if complete and "merge_method" not in outcome.recipe:
-        raise _unusable(trial, place, "no whole recipe")
-    return Trial(
+    made = Trial(
         number=trial.number,
         params=outcome.params,
         # A point of the space that is no recipe (a path that is too long) has none.
@@ -349,6 +340,28 @@ def _told(trial: optuna.trial.FrozenTrial, place: Path, spec: RunSpec) -> Trial:
         raced=outcome.raced,
         seed=outcome.seed,
     )
+    if problem := _problem(made, _STATES[trial.state.name], spec):
+        raise _unusable(trial, place, problem)
+    return made
+
+
+_STATES = {"COMPLETE": "complete", "PRUNED": "raced", "FAIL": "failed"}
+"""What a trial that was told is called, by Optuna's name of its state."""
+
+
+def _problem(trial: Trial, state: str, spec: RunSpec) -> str:
+    """What does not go together in a trial; nothing where all does."""
+    tasks, wanted = {use.declaration.name for use in spec.tasks}, len(spec.objectives)
+    given = trial.raced.values if trial.raced else trial.values
+    if trial.state != state:
+        return f"its attributes are of a {trial.state} trial, and it is {state}"
+    if state != "failed" and len(given) != wanted:
+        return f"{len(given)} values for {wanted} objectives"
+    if state == "complete" and "merge_method" not in trial.recipe.config:
+        return "no whole recipe"
+    if trial.results and not tasks <= trial.results.keys():
+        return "results of other benchmarks"
+    return ""
 
 
 def _unusable(trial: optuna.trial.FrozenTrial, place: Path, why: str) -> MorphingError:
@@ -372,7 +385,7 @@ def runs_root() -> Path:
 
 
 def default_folder(name: str) -> Path:
-    """A new folder's path for a run called ``name``: its name, the time, and four digits by which
+    """A new folder's path for a run called ``name``: its name, the time, and some digits by which
     two runs that start in the same second differ.
     """
-    return runs_root() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return runs_root() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"

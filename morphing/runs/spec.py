@@ -307,7 +307,12 @@ def load_spec(path: Path) -> RunSpec:
     """
     data = read_document(read_text(path, "spec"), str(path))
     refuse_other(data, "spec", str(path))
-    return _with_seeds_beside(parse_spec(data, str(path)), path.parent)
+    try:
+        return _with_seeds_beside(parse_spec(data, str(path)), path.parent)
+    except MorphingError as error:
+        if str(path) in str(error):
+            raise
+        raise MorphingError(f"{path}: {error}") from error
 
 
 def _with_seeds_beside(spec: RunSpec, folder: Path) -> RunSpec:

@@ -64,8 +64,16 @@ def first_run(asked: str | None) -> str:
     if run := find_run(asked):
         return run.name
     runs = [] if on_space() else list_runs(runs_root())
-    active = [run for run in runs[:_SHOWN_RUNS] if run.status().active]
+    active = [run for run in runs[:_SHOWN_RUNS] if _is_active(run)]
     return next((run.name for run in (*active, *runs)), "")
+
+
+def _is_active(run: Run) -> bool:
+    """Whether anybody works on a run; a damaged one says what is wrong when it is looked at."""
+    try:
+        return run.status().active
+    except MorphingError:
+        return False
 
 
 def recent_runs(own: list[str], current: str) -> list[str]:
