@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,12 +19,13 @@ from morphing.merging.rows.merger import Job, Place, RowMerger
 from morphing.merging.rows.runner import Runner
 from morphing.merging.rows.segments import Segment, divide
 from morphing.merging.stores import Adapted, Store, as_tensor, fill_rows
+from morphing.merging.vocabulary.speech import Speech, make_speech, same_tokenizer
 from morphing.merging.vocabulary.vocabulary import Vocabulary, build_vocabulary
 from morphing.merging.workers import Workers
 from morphing.sources.adapter import Adapter
 from morphing.sources.weights import torch_dtype
 
-_VOCABULARY_KEYS = ("tokenizer", "tokenizer_source", "chat_template")
+_VOCABULARY_KEYS = ("tokenizer", "tokenizer_source")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Engine:
         self._rows = RowMerger(self._runner, workers, device)
         self._aligned_rows: tuple[Vocabulary | None, RowMerger] = None, self._rows
         self._known_vocabulary: tuple[str, Vocabulary | None] | None = None
+        self._speeches: dict[tuple[object, ...], tuple[Vocabulary | None, Speech]] = {}
 
     def output(self, recipe: Recipe) -> Output:
         """What the recipe makes: its plan, and its vocabulary where that is its own.
@@ -184,6 +186,24 @@ class Engine:
             folders = {name: self.models[name].tokenizer_folder for name in recipe.references}
             self._known_vocabulary = key, build_vocabulary(recipe, folders)
         return self._known_vocabulary[1]
+
+    def speech(self, recipe: Recipe, output: Output) -> Speech:
+        """How the output reads and writes text. Models that do so alike have one tokenizer.
+
+        Raises:
+            MorphingError: there is no such chat template, or no tokenizer for it.
+        """
+        wanted, donor = recipe.config.get("chat_template"), output.plan.donor
+        vocabulary = output.vocabulary
+        key = (wanted, donor, recipe.inputs if wanted else (), id(vocabulary))
+        if key not in self._speeches:
+            voices = {name: self.models[name].voice for name in recipe.references}
+            made = make_speech(recipe, voices, donor, vocabulary)
+            before = (known.tokenizer for _, known in self._speeches.values())
+            alike = (one for one in before if one and same_tokenizer(one, made.tokenizer))
+            made = replace(made, tokenizer=next(alike, made.tokenizer))
+            self._speeches[key] = vocabulary, made  # held, so that no other has its identity
+        return self._speeches[key][1]
 
     def _dtype(self, recipe: Recipe, tensor: PlannedTensor) -> torch.dtype:
         """The recipe's ``out_dtype`` or ``dtype``, else its base's own; integers' own always."""

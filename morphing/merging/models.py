@@ -11,6 +11,8 @@ import torch
 from morphing.devices import available_memory
 from morphing.merging.planning.plan import ModelInfo
 from morphing.merging.stores import Adapted, Disk, Resident, Store
+from morphing.merging.vocabulary.speech import Voice
+from morphing.merging.vocabulary.tokenizers import has_chat_template
 from morphing.sources import content, local, metadata
 from morphing.sources.adapter import Adapter, load_adapter
 from morphing.sources.source import Source
@@ -57,6 +59,32 @@ class Opened:
             if original is not None and tuple(tensor.shape) != original.shape:
                 return self.source.folder
         return self.weights.source.folder
+
+    @cached_property
+    def voice(self) -> Voice:
+        """What it reads and writes text with."""
+        own = self.tokenizer_folder
+        settings = self.generation_config
+        if self.adapter is not None and has_chat_template(self.source.folder):
+            own = self.source.folder
+            path = own / GENERATION_CONFIG
+            settings = local.read_json(path) if path.is_file() else {}
+        text = self.config.get("text_config")
+        config = {**(text if isinstance(text, dict) else {}), **self.config}
+        named = (config if settings is None else settings).get("eos_token_id")
+        ids: list[Any] = named if isinstance(named, list) else [named]
+        ends = tuple(end for end in ids if _is_id(end))
+        rows = config.get("vocab_size")
+        return Voice(
+            folder=self.tokenizer_folder,
+            own=own,
+            rows=rows if isinstance(rows, int) else 0,
+            ends=ends,
+        )
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and value >= 0  # a negative id is an old way to say none
 
 
 def open_models(

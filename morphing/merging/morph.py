@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,10 @@ from morphing.merging.models import Opened, Placement, open_models, place_models
 from morphing.merging.output import Output, build_model
 from morphing.merging.recipe import Recipe
 from morphing.merging.rows.segments import STAGED_ROWS, Segment
+from morphing.merging.vocabulary.speech import Speech
+from morphing.merging.vocabulary.tokenizers import load_tokenizer
 from morphing.merging.workers import Workers
-from morphing.sources.checkpoint import load_model, load_tokenizer
+from morphing.sources.checkpoint import load_model
 from morphing.sources.conversion import Link, Unlinked, covers, link, parts
 from morphing.sources.source import Inspection, Source
 
@@ -65,7 +66,6 @@ class Morpher:
         weights = models[base.name].weights
         workers = Workers(worker_count(sum(map(math.prod, _shapes(models[base.name]))), device))
         model = load_model(base, dtype)
-        tokenizer = load_tokenizer(base)
         # The order that merging goes in is any recipe's for these models, for example this one's.
         alone = Recipe({"merge_method": "passthrough", "models": [{"model": base.name}]})
         planner = Engine(models, {}, device, workers, compiled=False)
@@ -79,10 +79,11 @@ class Morpher:
         for name in order:
             if not _holds(state, links[name], weights.read(name)):
                 raise _unlinked(base, model, f"{name} is another tensor once it is loaded")
-        self._base_shapes = shapes
-        self._base_tokenizer = tokenizer
-        self._host = Host(model, links, shapes, device, tokenizer)
-        self._built = _built(planner.output(alone), self._dtype)
+        output = self.engine.output(alone)
+        speech = self._speech(alone, output)
+        self._host = Host(model, links, shapes, device, speech.tokenizer)
+        _end_with(model, speech.ends)
+        self._built = _built(output, self._dtype)
 
         def norm(name: str) -> float:
             tensor = own.tensor(name)
@@ -118,7 +119,10 @@ class Morpher:
                 is then unchanged.
         """
         output = self.engine.output(recipe)
-        host = self._fitting_host(recipe, output)
+        speech = self._speech(recipe, output)
+        host = self._fitting_host(recipe, output, speech)
+        host.tokenizer = speech.tokenizer
+        _end_with(host.model, speech.ends)
 
         def place(segment: Segment) -> Tensor | None:
             return host.place([tensor.name for tensor in segment.tensors], segment.dtype)
@@ -144,7 +148,7 @@ class Morpher:
         merged = self.engine.merge(recipe, output, names)
         return (pair for segment in merged for pair in segment.tensors())
 
-    def _fitting_host(self, recipe: Recipe, output: Output) -> Host:
+    def _fitting_host(self, recipe: Recipe, output: Output, speech: Speech) -> Host:
         """The loaded model, or a new one where the recipe's is built otherwise."""
         from transformers import GenerationConfig
 
@@ -155,23 +159,26 @@ class Morpher:
             return self._host
         donor = self.engine.models[output.plan.donor]
         model = build_model(output.config(_name(self._dtype)), self._dtype)
-        if (settings := donor.generation_config) is not None:
-            model.generation_config = GenerationConfig(**output.generation_config(settings))
+        settings = output.generation_config(donor.generation_config, speech.ends)
+        if settings is not None:
+            model.generation_config = GenerationConfig(**settings)
         links = _linked(donor.weights.source, model, shapes)
-        tokenizer = self._tokenizer_for(output, shapes)
         self._host.release()  # there may not be the room for two
-        self._host = Host(model, links, shapes, self.device, tokenizer)
+        self._host = Host(model, links, shapes, self.device, speech.tokenizer)
         self._built = built
         return self._host
 
-    def _tokenizer_for(self, output: Output, shapes: Mapping[str, torch.Size]) -> Any:
-        if output.vocabulary is not None:
-            return output.vocabulary.tokenizer
-        known = self._base_shapes
-        if all(known.get(name, shape) == shape for name, shape in shapes.items()):
-            return self._base_tokenizer
-        donor = self.engine.models[output.plan.donor]
-        return load_tokenizer(replace(donor.source, folder=donor.tokenizer_folder))
+    def _speech(self, recipe: Recipe, output: Output) -> Speech:
+        """How the recipe's model reads and writes text.
+
+        Raises:
+            MorphingError: no tokenizer can be read, and without one nothing can be scored.
+        """
+        speech = self.engine.speech(recipe, output)
+        if speech.tokenizer is None:
+            donor = output.plan.donor
+            load_tokenizer(donor, {donor: self.engine.models[donor].tokenizer_folder})
+        return speech
 
 
 def required_memory(
@@ -204,6 +211,16 @@ def _built(output: Output, dtype: torch.dtype) -> dict[str, Any]:
     """What a model is built from, less what says nothing of how it computes."""
     config = output.config(_name(dtype))
     return {key: value for key, value in config.items() if key not in _REMARKS}
+
+
+def _end_with(model: "PreTrainedModel", ends: Sequence[int]) -> None:
+    """Have answers end with these tokens, in a chat and in scoring."""
+    settings = model.generation_config
+    if settings is None:
+        return
+    named = settings.eos_token_id
+    if set(ends) != {*(named if isinstance(named, list) else [named])} - {None}:
+        settings.eos_token_id = list(ends) if len(ends) > 1 else next(iter(ends), None)
 
 
 def _name(dtype: torch.dtype) -> str:

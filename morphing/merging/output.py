@@ -1,6 +1,6 @@
 """What a recipe's model is beside its weights: configuration, tokenizer, generation settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from morphing.sources.metadata import layer_index
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 # What says by a layer's number how it is built, and the values that say it of every layer alike.
 _BY_NUMBER: Mapping[str, tuple[Any, ...]] = {
@@ -55,10 +56,32 @@ class Output:
         # from_pretrained loads in the dtype named here; older releases read torch_dtype.
         return config | {"dtype": dtype, "torch_dtype": dtype}
 
-    def generation_config(self, donor: Mapping[str, Any]) -> dict[str, Any]:
-        """``generation_config.json``, from the donor's."""
-        updates = {} if self.vocabulary is None else self.vocabulary.token_id_updates(donor)
-        return {**donor, **updates}
+    def generation_config(
+        self, donor: Mapping[str, Any] | None, ends: Sequence[int]
+    ) -> dict[str, Any] | None:
+        """``generation_config.json``: the donor's, ending answers with ``ends``.
+
+        Args:
+            donor: the donor's own, None where it has none.
+            ends: ids of the output's end tokens.
+
+        Returns:
+            None where the donor has none and its configuration says the same as ``ends``.
+        """
+        config = self.models[self.plan.donor].config
+        text = config.get("text_config")
+        plain = {**(text if isinstance(text, Mapping) else {}), **config}
+        settings = dict(plain if donor is None else donor)
+        if self.vocabulary is not None:
+            settings |= self.vocabulary.token_id_updates(settings)
+        named = settings.get("eos_token_id")
+        if set(ends) != {*(named if isinstance(named, list) else [named])} - {None}:
+            settings["eos_token_id"] = list(ends) if len(ends) > 1 else next(iter(ends), None)
+        elif donor is None:
+            return None
+        if donor is not None:
+            return settings
+        return {key: settings[key] for key in _TOKEN_IDS if settings.get(key) is not None}
 
     def _layer_updates(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """What changes with the number and order of layers."""

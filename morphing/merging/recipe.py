@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from morphing.errors import MorphingError
-from morphing.merging.recipe_checks import check_recipe, remarks, unknown_keys
+from morphing.merging.recipe_checks import TEMPLATE_OF, check_recipe, remarks, unknown_keys
 from morphing.yaml_files import read_document, refuse_other, write_yaml
 
 if TYPE_CHECKING:
@@ -103,6 +103,13 @@ class Recipe:
         """What the recipe says that changes nothing, one sentence each, with what was meant."""
         return remarks(self.config)
 
+    @property
+    def template_model(self) -> str | None:
+        """The model whose chat template the recipe takes: ``chat_template: model:NAME``."""
+        wanted = self.config.get("chat_template")
+        named = isinstance(wanted, str) and wanted.startswith(TEMPLATE_OF)
+        return wanted.removeprefix(TEMPLATE_OF) if isinstance(wanted, str) and named else None
+
     def with_names(self, rename: Callable[[str], str | Mapping[str, Any]]) -> "Recipe":
         """The same recipe with every model reference renamed, wherever it stands.
 
@@ -184,6 +191,10 @@ def _renamed(
             result[key] = {name: _renamed(part, rename) for name, part in value.items()}
         elif key == "base_model" or (key == "tokenizer_source" and value not in _NO_MODEL):
             result[key] = rename(_name(value))
+        elif key == "chat_template" and str(value).startswith(TEMPLATE_OF):
+            named = rename(str(value).removeprefix(TEMPLATE_OF))
+            # A path that mergekit's strings cannot hold stays: mergekit reads no model here.
+            result[key] = TEMPLATE_OF + named if isinstance(named, str) else value
         elif key == "tokenizer":
             result[key] = _renamed_tokenizer(value, rename)
     return result

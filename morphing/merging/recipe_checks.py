@@ -16,6 +16,9 @@ from morphing.yaml_files import did_you_mean
 DTYPES = ("float32", "bfloat16", "float16")
 CHAT_TEMPLATES = ("auto", "alpaca", "chatml", "exaone", "llama3", "mistral")
 """mergekit's own by name; anything with a brace in it is a template."""
+TEMPLATE_OF = "model:"
+"""In ``chat_template``, before the name of the model whose template it is. What mergekit runs has
+the template's text instead (`writing.checkpoint.mergekit_recipe`)."""
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "recipe": (
@@ -163,12 +166,13 @@ def _check_words(config: Mapping[str, Any]) -> None:
         isinstance(template, str)
         and template
         and not (template in CHAT_TEMPLATES or "{" in template)
+        and not template.startswith(TEMPLATE_OF)
     ):
         near = did_you_mean(template, CHAT_TEMPLATES)
         meant = f"did you mean {near!r}? Write" if near else "write"
         raise MorphingError(
             f"The recipe's chat_template is {template!r}: {meant} one of"
-            f" {', '.join(CHAT_TEMPLATES)}, or a Jinja template."
+            f" {', '.join(CHAT_TEMPLATES)}, {TEMPLATE_OF} and a model's name, or a Jinja template."
         )
 
 

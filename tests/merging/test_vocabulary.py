@@ -21,7 +21,8 @@ from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.merging.vocabulary.vocabulary import Vocabulary, build_vocabulary, output_tokenizer
+from morphing.merging.vocabulary.speech import Speech, Voice, make_speech
+from morphing.merging.vocabulary.vocabulary import Vocabulary, build_vocabulary
 
 WIDTH = 3
 CHATML = "{% for message in messages %}<|im_start|>{{ message.content }}{% endfor %}"
@@ -102,6 +103,15 @@ def build(folders: Mapping[str, Path], base: bool = True, **extra: Any) -> Vocab
     vocabulary = build_vocabulary(linear(folders, base, **extra), places(folders))
     assert vocabulary is not None
     return vocabulary
+
+
+def speech(folders: Mapping[str, Path], base: bool = True, **extra: Any) -> Speech:
+    recipe = linear(folders, base, **extra)
+    voices = {
+        name: Voice(folder, folder, rows=40, ends=()) for name, folder in places(folders).items()
+    }
+    donor = recipe.base or recipe.inputs[0]
+    return make_speech(recipe, voices, donor, build_vocabulary(recipe, places(folders)))
 
 
 def embeddings(
@@ -474,10 +484,8 @@ def test_chat_templates_are_mergekits(
     talkers: dict[str, Path], wanted: str, setting: dict[str, str]
 ) -> None:
     recipe = linear(talkers, chat_template=wanted, **setting)
-    if setting:
-        tokenizer = build(talkers, chat_template=wanted, **setting).tokenizer
-    else:
-        tokenizer = output_tokenizer(recipe, places(talkers), str(talkers["origin"]))
+    tokenizer = speech(talkers, chat_template=wanted, **setting).tokenizer
+    assert tokenizer is not None
     theirs = AutoTokenizer.from_pretrained(talkers["origin"])
     _set_chat_template(theirs, MergeConfiguration.model_validate(recipe.config))
     assert tokenizer.chat_template == theirs.chat_template
@@ -489,26 +497,25 @@ def test_auto_takes_the_first_of_equals_and_keeps_what_is_where_none_is(
 ) -> None:
     folders = {name: talkers[name] for name in ("origin", "two", "one")}
     assert (
-        build(folders, tokenizer_source="base", chat_template="auto").tokenizer.chat_template
+        speech(folders, tokenizer_source="base", chat_template="auto").tokenizer.chat_template
         == PLAIN
     )
     folders = {name: talkers[name] for name in ("origin", "one", "two")}
     assert (
-        build(folders, tokenizer_source="base", chat_template="auto").tokenizer.chat_template
+        speech(folders, tokenizer_source="base", chat_template="auto").tokenizer.chat_template
         == CHATML
     )
     bare = {"origin": talkers["origin"]}
     assert (
-        build(bare, tokenizer_source="base", chat_template="auto").tokenizer.chat_template is None
+        speech(bare, tokenizer_source="base", chat_template="auto").tokenizer.chat_template is None
     )
 
 
-def test_without_a_setting_there_is_no_vocabulary_and_no_tokenizer(
+def test_without_a_setting_there_is_no_vocabulary_and_the_files_serve_as_they_are(
     talkers: dict[str, Path],
 ) -> None:
-    recipe = linear(talkers)
-    assert build_vocabulary(recipe, places(talkers)) is None
-    assert output_tokenizer(recipe, places(talkers), str(talkers["origin"])) is None
+    assert build_vocabulary(linear(talkers), places(talkers)) is None
+    assert speech(talkers).folder == talkers["origin"]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -551,7 +558,7 @@ def test_refusals_are_one_sentence(
     zoo: dict[str, Path], setting: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(MorphingError) as refusal:
-        build(zoo, **setting)
+        speech(zoo, **setting)
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -566,8 +573,7 @@ def test_tokenizers_that_are_missing_broken_or_too_long(
     with pytest.raises(MorphingError, match="has no tokenizer"):
         build({"origin": zoo["origin"], "bare": bare}, tokenizer_source="bare")
     with pytest.raises(MorphingError, match="has no tokenizer"):
-        folders = {"origin": bare, "one": zoo["one"]}
-        output_tokenizer(linear(folders, chat_template="auto"), places(folders), str(bare))
+        speech({"origin": bare}, chat_template="chatml")
 
     broken = shutil.copytree(zoo["one"], tmp_path / "broken")
     (broken / "tokenizer.json").write_text("{")
@@ -597,6 +603,6 @@ def test_folders_need_no_network_and_nothing_is_printed(
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     adapter = save_model(tmp_path, ["<unk>", "a"], ["</s>"])
-    build({**zoo, "adapter": adapter}, tokenizer_source="union", chat_template="auto")
+    speech({**zoo, "adapter": adapter}, tokenizer_source="union", chat_template="auto")
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
+from morphing.sources import local
 
 if TYPE_CHECKING:
     from transformers import AddedToken, PreTrainedTokenizerBase
@@ -24,6 +25,8 @@ _VOCABULARY_FILES = (
     "tekken.json",
 )
 
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+
 
 def load_tokenizer(model: str, folders: Mapping[str, Path]) -> "PreTrainedTokenizerBase":
     """The tokenizer of ``model``.
@@ -36,7 +39,7 @@ def load_tokenizer(model: str, folders: Mapping[str, Path]) -> "PreTrainedTokeni
             f"The recipe takes a tokenizer from {model}, which is not among its models: name one of"
             f" {', '.join(folders)}."
         )
-    if not _has_tokenizer(folders[model]):
+    if not has_tokenizer(folders[model]):
         raise MorphingError(
             f"{model} has no tokenizer, and the recipe needs it: choose another model for it, or"
             " put tokenizer files in its folder."
@@ -62,7 +65,7 @@ def load_tokenizers(
     tokenizers: dict[str, PreTrainedTokenizerBase] = {}
     for model in models:
         folder = folders[model]
-        if _has_tokenizer(folder):
+        if has_tokenizer(folder):
             if folder not in by_folder:
                 by_folder[folder] = load_tokenizer(model, folders)
             tokenizers[model] = by_folder[folder]
@@ -126,34 +129,59 @@ def set_chat_template(
     tokenizer: "PreTrainedTokenizerBase",
     recipe: Recipe,
     tokenizers: "Mapping[str, PreTrainedTokenizerBase]",
-) -> None:
+) -> str | None:
     """Give ``tokenizer`` the chat template the recipe asks for, if it asks for one.
 
-    ``auto`` is the commonest among the models' ``tokenizers``, of equals the first, and changes
-    nothing where none has a template; a name is one of mergekit's templates; anything else must be
-    a Jinja template.
+    ``auto`` is the commonest among the merged models' ``tokenizers``, of equals the first, and
+    changes nothing where none has a template; ``model:NAME`` is that model's; a name is one of
+    mergekit's templates; anything else must be a Jinja template.
+
+    Returns:
+        The first model that has this template, None where none has.
 
     Raises:
         MorphingError: it is none of these, or not well-formed.
     """
     wanted = recipe.config.get("chat_template")
     if not wanted:
-        return
+        return None
+    own = {model: _default_template(each) for model, each in tokenizers.items()}
     if wanted == "auto":
-        all_templates = (tokenizer.chat_template for tokenizer in tokenizers.values())
-        templates = (t.get("default") if isinstance(t, dict) else t for t in all_templates)
-        commonest = Counter(t.strip() for t in templates if t).most_common(1)
+        templates = (own[model] for model in recipe.inputs if own.get(model))
+        commonest = Counter(templates).most_common(1)
         if commonest:
             tokenizer.chat_template = commonest[0][0]
-        return
+    elif (model := recipe.template_model) is not None:
+        if model not in tokenizers or not tokenizers[model].chat_template:
+            raise MorphingError(
+                f"The recipe takes its chat template from {model}, which has none: name another"
+                " model, or write the template."
+            )
+        tokenizer.chat_template = tokenizers[model].chat_template
+        return model
+    else:
+        tokenizer.chat_template = _written_template(wanted)
+        _check_syntax(tokenizer)
+    text = _default_template(tokenizer)
+    return next((model for model, theirs in own.items() if theirs and theirs == text), None)
+
+
+def _default_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """The template a tokenizer uses where none is named, without white space about it."""
+    template = tokenizer.chat_template
+    text = template.get("default") if isinstance(template, dict) else template
+    return text.strip() if text else None
+
+
+def _written_template(wanted: str) -> str:
+    """The template that a recipe writes out or calls by mergekit's name."""
     named = _named_templates()
     if wanted not in named and (len(wanted) < 20 or "{" not in wanted):
         raise MorphingError(
             f"The recipe's chat_template is {wanted!r}: write auto, one of"
-            f" {', '.join(sorted(named))}, or a Jinja template."
+            f" {', '.join(sorted(named))}, model: and a model's name, or a Jinja template."
         )
-    tokenizer.chat_template = named.get(wanted, wanted)
-    _check_syntax(tokenizer)
+    return named.get(wanted, wanted)
 
 
 def _reloaded(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
@@ -192,5 +220,15 @@ def _named_templates() -> dict[str, str]:
     }
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer, of whatever kind."""
     return any((folder / file).is_file() for file in _VOCABULARY_FILES)
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer with a chat template of its own."""
+    if not has_tokenizer(folder):
+        return False
+    settings = folder / "tokenizer_config.json"
+    told = settings.is_file() and bool(local.read_json(settings).get("chat_template"))
+    return told or any((folder / name).is_file() for name in TEMPLATE_FILES)

@@ -30,7 +30,6 @@ from morphing.merging.vocabulary.alignment import ZERO, Alignment, make_alignmen
 from morphing.merging.vocabulary.tokenizers import (
     load_tokenizer,
     load_tokenizers,
-    set_chat_template,
     unite,
     without_tokens_past,
 )
@@ -46,7 +45,9 @@ class Vocabulary:
     """The output's vocabulary, and where each model keeps the rows of its tokens."""
 
     tokenizer: "PreTrainedTokenizerBase"
-    """Of the output, its chat template set."""
+    """Of the output; its chat template is the one it came with."""
+    donor_tokenizer: "PreTrainedTokenizerBase"
+    """Of the model whose configuration the output has."""
     size: int
     """Rows of the output's embeddings, padded to the multiple the recipe asks for."""
     _ids: Mapping[str, int] = field(repr=False)
@@ -218,7 +219,7 @@ def build_vocabulary(recipe: Recipe, folders: Mapping[str, Path]) -> Vocabulary 
 
     Raises:
         MorphingError: a tokenizer is missing where one is needed, or cannot be read; an embedding
-            the recipe names is not there; the chat template is none.
+            the recipe names is not there.
     """
     settings = _settings(recipe)
     if settings is None:
@@ -242,13 +243,13 @@ def build_vocabulary(recipe: Recipe, folders: Mapping[str, Path]) -> Vocabulary 
         output = load_tokenizer(str(settings.source), folders)
     present = output.get_vocab()
     output.add_tokens([token for token in settings.tokens or {} if token not in present])
-    set_chat_template(output, recipe, tokenizers)
 
     ids = output.get_vocab()
     count = max(len(ids), 1 + max(ids.values()))
     multiple = settings.pad_to_multiple_of or 1
     vocabulary = Vocabulary(
         tokenizer=output,
+        donor_tokenizer=first,
         size=-(-count // multiple) * multiple,
         _ids=ids,
         _vocabularies=vocabularies,
@@ -259,24 +260,6 @@ def build_vocabulary(recipe: Recipe, folders: Mapping[str, Path]) -> Vocabulary 
     # An embedding the recipe names and no model has is found now, not when weights are read.
     vocabulary._alignment(models, recipe.base, tuple(limits[m] or sys.maxsize for m in models))
     return vocabulary
-
-
-def output_tokenizer(
-    recipe: Recipe, folders: Mapping[str, Path], donor: str
-) -> "PreTrainedTokenizerBase | None":
-    """The donor's tokenizer with the recipe's chat template, for recipes without tokenizer setting.
-
-    Returns:
-        None if the recipe asks for no chat template: the donor's files serve as they are.
-
-    Raises:
-        MorphingError: the donor has no tokenizer, one cannot be read, or the template is none.
-    """
-    if not recipe.config.get("chat_template"):
-        return None
-    tokenizer = load_tokenizer(donor, folders)
-    set_chat_template(tokenizer, recipe, load_tokenizers(recipe.inputs, folders))
-    return tokenizer
 
 
 def _settings(recipe: Recipe) -> "TokenizerConfig | None":

@@ -12,7 +12,7 @@ from morphing.merging.engine import Engine
 from morphing.merging.models import GENERATION_CONFIG, Opened, check_contents
 from morphing.merging.output import Output
 from morphing.merging.recipe import Recipe
-from morphing.merging.vocabulary.vocabulary import output_tokenizer
+from morphing.merging.vocabulary.speech import Speech
 from morphing.merging.writing.checkpoint_writer import write_checkpoint, write_json
 from morphing.sources import metadata
 from morphing.sources.source import STAGE, ZOO, Source, split_hub_name
@@ -32,9 +32,11 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "tekken.json",
     "chat_template.jinja",
     "chat_template.json",
 )
+_TEMPLATES = "additional_chat_templates"
 
 
 def export(
@@ -65,6 +67,7 @@ def export(
     output = engine.output(recipe)
     used = [engine.models[name] for name in recipe.references]
     check_contents(used)
+    speech = engine.speech(recipe, output)
     infos = engine.infos(recipe, output)
     dtype = _dtype_name(infos)
     output.config(dtype)  # what it refuses it refuses before anything is written
@@ -75,7 +78,7 @@ def export(
         return (pair for segment in segments for pair in segment.tensors())
 
     def companions(partial: Path) -> None:
-        _write_companions(engine, recipe, output, dtype, partial)
+        _write_companions(engine, recipe, output, speech, dtype, partial)
         check_contents(used)
 
     write_checkpoint(
@@ -88,12 +91,16 @@ def export(
     )
 
 
-def mergekit_recipe(engine: Engine, recipe: Recipe, dtype: str) -> Recipe:
+def mergekit_recipe(engine: Engine, recipe: Recipe, dtype: str, speech: Speech) -> Recipe:
     """The recipe as mergekit itself can run it, saying the arithmetic that was done.
 
-    Zoo names become folders, adapters mergekit's ``base+adapter``, and the dtypes are spelled out:
-    mergekit computes in ``dtype``, and here that is always float32.
+    Zoo names become folders, adapters mergekit's ``base+adapter``, a model's chat template its
+    text, and the dtypes are spelled out: mergekit computes in ``dtype``, and here that is always
+    float32.
     """
+    if recipe.template_model is not None and speech.tokenizer is not None:
+        template = speech.tokenizer.get_chat_template()
+        recipe = Recipe({**recipe.config, "chat_template": template}, recipe.mask_seed)
 
     def rename(name: str) -> str | Mapping[str, Any]:
         model = engine.models[name]
@@ -141,25 +148,18 @@ def _fingerprint(engine: Engine, recipe: Recipe) -> str:
 
 
 def _write_companions(
-    engine: Engine, recipe: Recipe, output: Output, dtype: str, folder: Path
+    engine: Engine, recipe: Recipe, output: Output, speech: Speech, dtype: str, folder: Path
 ) -> None:
     donor: Opened = engine.models[output.plan.donor]
     write_json(folder / metadata.CONFIG, output.config(dtype))
-    if (settings := donor.generation_config) is not None:
-        write_json(folder / GENERATION_CONFIG, output.generation_config(settings))
-    folders = {name: engine.models[name].tokenizer_folder for name in recipe.references}
-    tokenizer = (
-        output_tokenizer(recipe, folders, output.plan.donor)
-        if output.vocabulary is None
-        else output.vocabulary.tokenizer
-    )
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    else:
-        for file in _TOKENIZER_FILES:
-            if (donor.tokenizer_folder / file).is_file():
-                shutil.copyfile(donor.tokenizer_folder / file, folder / file)
-    text = mergekit_recipe(engine, recipe, dtype).to_yaml()
+    settings = output.generation_config(donor.generation_config, speech.ends)
+    if settings is not None:
+        write_json(folder / GENERATION_CONFIG, settings)
+    if speech.folder is not None:
+        _copy_tokenizer(speech.folder, folder)
+    elif speech.tokenizer is not None:
+        speech.tokenizer.save_pretrained(folder)
+    text = mergekit_recipe(engine, recipe, dtype, speech).to_yaml()
     (folder / "mergekit_config.yml").write_text(text, encoding="utf-8")
     write_json(
         folder / RECORD,
@@ -169,6 +169,14 @@ def _write_companions(
             "models": [_identity(source) for source in _sources(engine, recipe)],
         },
     )
+
+
+def _copy_tokenizer(source: Path, folder: Path) -> None:
+    more = (f"{_TEMPLATES}/{path.name}" for path in (source / _TEMPLATES).glob("*.jinja"))
+    for file in (*_TOKENIZER_FILES, *more):
+        if (source / file).is_file():
+            (folder / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / file, folder / file)
 
 
 def _sources(engine: Engine, recipe: Recipe) -> list[Source]:
