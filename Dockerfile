@@ -1,4 +1,7 @@
 # The app in a container; a Docker Space uses this same file. Runs as user 1000 on port 7860.
+# It listens to all addresses, so the app takes whoever reaches it for a stranger: no folders of the
+# container, no login of its owner's, limits (docs/serving.md). On a machine of your own:
+#   docker run -p 127.0.0.1:7860:7860 -e MORPHING_PUBLIC=0 ...
 FROM python:3.11-slim
 
 # g++ for merging's compiled kernels (without it they run uncompiled); bubblewrap for benchmarks that

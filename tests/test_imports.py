@@ -41,9 +41,11 @@ ALLOWED = {
     "devices": set(),
     "names": set(),
     "inert": set(),
+    "visitors": set(),
     "yaml_files": set(),
 }
-ALWAYS = {"errors", "hub_errors", "devices", "inert", "names", "yaml_files", "__version__"}
+ALWAYS = {"errors", "hub_errors", "devices", "inert", "names", "visitors", "yaml_files"}
+ALWAYS |= {"__version__"}
 OUTSIDE = {
     "gradio": {"ui"},
     "huggingface_hub": {"hub_errors", "sources", "benchmarks", "publishing", "jobs", "ui"},

@@ -164,16 +164,14 @@ def front(
     """Print a run's Pareto front."""
     from morphing.cli.terminal import front_data, print_front, step_bar
     from morphing.runs.figures import figures_of
-    from morphing.runs.workbench import Workbench
+    from morphing.runs.holdout import own_workbench, score_holdout
 
     allow_code(code)
     opened = open_run(run)
     if holdout:
         with step_bar() as progress:
-            bench = Workbench(opened, progress=progress)
-            bench.reference_results("holdout", progress)
-            for number in figures_of(opened).front:
-                bench.holdout_results(number, progress)
+            own = own_workbench(opened, progress=progress)
+            score_holdout(opened, figures_of(opened).front, own, progress)
     if as_json:
         show(json.dumps(front_data(opened), ensure_ascii=False, indent=2))
     else:

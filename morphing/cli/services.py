@@ -39,10 +39,20 @@ def job(
 
 def app_command(
     port: Annotated[int | None, typer.Option(help="Default: 7860.")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="The address to bind to, such as 0.0.0.0. Default: this machine only."),
+    ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="Serve it through a public link of Gradio's, too.")
+    ] = False,
     code: AllowCode = False,
 ) -> None:
-    """Serve the app."""
-    from morphing.ui.app import launch
+    """Serve the app. Where others can reach it, it is careful: see docs/serving.md."""
+    from morphing.visitors import serve_at
 
     allow_code(code)
-    launch(port=port)
+    serve_at(host, share)  # before the Hub's client is imported, which may take no login then
+    from morphing.ui.app import launch
+
+    launch(port=port, host=host, share=share)

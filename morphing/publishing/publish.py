@@ -16,6 +16,7 @@ from morphing.publishing.facts import CardFacts, ObjectiveLine, ScoreLine, Stand
 from morphing.publishing.push import check_push, push
 from morphing.runs import selection
 from morphing.runs.figures import figures_of
+from morphing.runs.holdout import Using, own_workbench, score_holdout
 from morphing.runs.objectives import shown_value
 from morphing.runs.progress import Progress, quiet
 from morphing.runs.run import Part, Run
@@ -119,25 +120,27 @@ def publish(
     token: str | None = None,
     *,
     private: bool = True,
-    workbench: Workbench | None = None,
+    using: Using | None = None,
     progress: Progress = quiet,
 ) -> str:
     """Score a trial on the holdout beside its sources, export it, push it; returns its address.
 
     What can be refused early (no login, a name that is not yours) is refused before any work.
+    ``using`` gives the workbench, by default one of its own, for each model that is scored and for
+    the export; not for the upload.
 
     Raises:
         MorphingError: no such trial, no or a refused login, or the Hub's refusal in its words.
     """
     run.trial(number)
     repo_id = check_push(repo_id, token, private=private)
-    workbench = workbench or Workbench(run, token, progress)
-    workbench.reference_results("holdout", progress)
-    workbench.holdout_results(number, progress)
+    using = using or own_workbench(run, token, progress)
+    score_holdout(run, [number], using, progress)
     # Kept until the Hub has it, so that a broken upload can be tried again at once.
     folder = run.folder / "exports" / f"{number:05d}"
     if not folder.exists():
-        workbench.export(number, folder, progress)
+        with using() as bench:
+            bench.export(number, folder, progress)
     progress("uploading", 0, 1)
     facts = card_facts(run, number, repo_id.split("/")[-1], token)
     url = push(folder, repo_id, token, private=private, facts=facts)

@@ -35,12 +35,7 @@ def check_push(repo_id: str, token: str | None = None, *, private: bool = False)
     """
     from huggingface_hub import HfApi
 
-    bad = not _NAME.fullmatch(repo_id) or len(repo_id.split("/")[-1]) > 96
-    if bad or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
-        raise MorphingError(
-            f"{repo_id!r} is no name for a model on the Hub: write you/name with letters, digits,"
-            " '-', '_' and '.' (96 characters at most, no '--' or '..')."
-        )
+    check_name(repo_id)
     subject = Subject.writing(f"a push to {repo_id}")
     with hub_errors(subject):
         api = HfApi(token=token)
@@ -64,6 +59,20 @@ def check_push(repo_id: str, token: str | None = None, *, private: bool = False)
             if private:
                 check_hidden(api, repo_id)
     return repo_id
+
+
+def check_name(repo_id: str) -> None:
+    """Check that a repository can be called so: ``name`` or ``namespace/name``.
+
+    Raises:
+        MorphingError: the Hub would not take the name.
+    """
+    bad = not _NAME.fullmatch(repo_id) or len(repo_id.split("/")[-1]) > 96
+    if bad or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
+        raise MorphingError(
+            f"{repo_id!r} is no name for a model on the Hub: write you/name with letters, digits,"
+            " '-', '_' and '.' (96 characters at most, no '--' or '..')."
+        )
 
 
 def check_hidden(api: "HfApi", repo_id: str, repo_type: str = "model") -> None:

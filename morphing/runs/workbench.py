@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -63,7 +63,8 @@ class Workbench:
         self._sources = [fetch(run, name, token, progress) for name in (spec.base, *spec.sources)]
         base = inspect(str(self._sources[0].folder), token)
         self.layers, self.architecture = base.layers, base.architecture
-        self._token = token
+        self.token = token
+        """With which it reads from the Hub; who shares it sets their own for their work."""
         # One load a benchmark and split: datasets read and split them anew each time.
         self._samples = cache(self._load_samples)
         self._tokens: dict[tuple[str, Part, Piece], tuple[object, Prepared]] = {}
@@ -78,7 +79,7 @@ class Workbench:
         sources = list(self._sources)
         if (made := made_by_stage(self.run)) is not None:
             sources.append(made)
-        base, *others = (inspect(str(source.folder), self._token) for source in sources)
+        base, *others = (inspect(str(source.folder), self.token) for source in sources)
         dtype, placement = getattr(torch, self.run.spec.dtype), self.run.spec.placement
         self._layer_bytes = base.parameters * dtype.itemsize // max(base.layers, 1)
         check_memory(required_memory(base, others, dtype, placement), self.device)
@@ -122,7 +123,7 @@ class Workbench:
                 raise MorphingError(f"{path} has a sample without its answer, or none: {mend}.")
             return list(kept)
         count = use.samples if part == "search" else use.holdout
-        loaded = load_samples(benchmark, part, count, token=self._token)
+        loaded = load_samples(benchmark, part, count, token=self.token)
         write_atomically(path, draw.dump_json(Draw.of(benchmark, part, loaded)))
         return loaded
 
@@ -197,11 +198,14 @@ class Workbench:
         return len(self._samples(use, "search"))
 
     def reference_results(
-        self, part: Part, progress: Progress = quiet
+        self, part: Part, progress: Progress = quiet, models: Sequence[str] | None = None
     ) -> Mapping[str, Mapping[str, Result]]:
-        """Results of the base and every source on ``part``; scored once, then read back."""
+        """Results of the base and every source on ``part``; scored once, then read back.
+
+        ``models`` are those of them to be scored, by default all.
+        """
         spec = self.run.spec
-        for name in (spec.base, *spec.sources):
+        for name in (spec.base, *spec.sources) if models is None else models:
             path = self.run.reference_path(part, name)
             if not is_whole(path):
                 self._record(path, alone(name, spec), part, prefixed(f"{name} on ", progress), name)

@@ -1,13 +1,17 @@
 """The app: header, tabs, and the one refresh that keeps every tab true to the run."""
 
+import logging
 import os
 
-# Before the Hub's client is imported: on a Space nothing may act with the Space's own token.
-if os.environ.get("SPACE_ID"):
-    os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+from morphing.visitors import forget_own_login, is_public, is_shared, on_space, serve_at
+
+# Before the Hub's client is imported: where others reach the app, nothing may act with its login.
+if is_public():
+    forget_own_login()
 
 from html import escape
 from importlib import resources
+from math import isinf
 from typing import Any
 
 import gradio as gr
@@ -18,17 +22,20 @@ from morphing.ui import session, theme
 from morphing.ui.compare.tab import compare_tab
 from morphing.ui.compose.tab import compose_tab
 from morphing.ui.handlers import guarded, sentence
+from morphing.ui.limits import limits
 from morphing.ui.publish.tab import publish_tab
 from morphing.ui.scene import Scene, View, toggled
 from morphing.ui.watch.progress import state_chip
 from morphing.ui.watch.tab import watch_tab
 
+log = logging.getLogger(__name__)
 _BRAND = """<a class="m-brand" href="./" aria-label="Morphing, start page">
 <svg viewBox="0 0 32 32" width="30" height="30" aria-hidden="true"><circle cx="11" cy="12" r="8"/>
 <circle cx="21" cy="12" r="8"/><circle cx="16" cy="20.5" r="8"/></svg>
 <span><strong>Morphing</strong><small>The best merges between your models, side by side.</small>
 </span></a>"""
-_LARGEST_UPLOAD = "256mb"
+_KEPT_SECONDS = 3600
+"""How long Gradio keeps its own copy of what was uploaded."""
 _KEEP_ADDRESS = """(name) => {
   const url = new URL(window.location);
   if (name) url.searchParams.set("run", name); else url.searchParams.delete("run");
@@ -38,7 +45,12 @@ _KEEP_ADDRESS = """(name) => {
 
 def build() -> gr.Blocks:
     """The whole app, not yet served."""
-    with gr.Blocks(title="Morphing", analytics_enabled=False, fill_width=True) as demo:
+    with gr.Blocks(
+        title="Morphing",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS),
+    ) as demo:
         current = gr.Textbox(visible="hidden", elem_id="current-run")
         tray, chosen, own = gr.State([]), gr.State(None), gr.State([])
         axes, seen = gr.State(None), gr.State({})
@@ -144,7 +156,10 @@ def build() -> gr.Blocks:
         current.change(offer, [current, own], picker, show_progress="hidden")
         picker.focus(offer, [current, own], picker, show_progress="hidden")
         picker.input(lambda name: name or "", picker, current, show_progress="hidden")
-    demo.queue(default_concurrency_limit=16)
+    most = limits()
+    demo.queue(
+        default_concurrency_limit=16, max_size=None if isinf(most.queue) else int(most.queue)
+    )
     return demo
 
 
@@ -158,12 +173,21 @@ def _plotly(_request: Any) -> FileResponse:
     return FileResponse(str(script), headers={"Cache-Control": "max-age=86400"})
 
 
-def launch(port: int | None = None) -> None:
-    """Serve the app until interrupted: on this machine only, or to all where it is a Space."""
+def launch(port: int | None = None, host: str | None = None, share: bool = False) -> None:
+    """Serve the app until interrupted: on this machine only, unless it is asked for more.
+
+    Args:
+        port: by default what ``GRADIO_SERVER_PORT`` or ``PORT`` says, or 7860.
+        host: the address to bind to; by default what ``GRADIO_SERVER_NAME`` says, else this
+            machine's own, or all on a Space.
+        share: through a link of Gradio's too.
+    """
     asked = os.environ.get("GRADIO_SERVER_PORT") or os.environ.get("PORT") or 7860
-    host = "0.0.0.0" if session.on_space() else "127.0.0.1"
+    bound = serve_at(host, share)
+    if is_public() and not on_space():
+        log.warning("Others can reach this page, so it is careful: see docs/serving.md.")
     build().launch(
-        server_name=os.environ.get("GRADIO_SERVER_NAME") or host,
+        server_name=bound,
         server_port=port or int(asked),
         theme=theme.theme(),
         css=theme.asset("theme.css"),
@@ -171,7 +195,7 @@ def launch(port: int | None = None) -> None:
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
-        share=False,
-        max_file_size=_LARGEST_UPLOAD,
+        share=is_shared(),
+        max_file_size=int(limits().upload_mb * 10**6),
         app_kwargs={"routes": [Route("/plotly.min.js", _plotly)]},
     )

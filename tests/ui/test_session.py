@@ -4,21 +4,45 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from morphing.errors import MorphingError
 from morphing.runs.run import Run, list_runs
 from morphing.runs.spec import zoo_spec
 from morphing.ui import session
+from morphing.ui.quotas import QUOTAS, uploads_root
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "runs"
     monkeypatch.setenv("MORPHING_RUNS", str(root))
-    monkeypatch.delenv("SPACE_ID", raising=False)
+    for name in ("SPACE_ID", "MORPHING_PUBLIC", "GRADIO_SERVER_NAME", "GRADIO_SHARE"):
+        monkeypatch.delenv(name, raising=False)
     Run.create(root / "mine", zoo_spec())
     Run.create(tmp_path / "outside", zoo_spec())
     return root
+
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", fullmatch=True)
+PUBLIC = (
+    {"SPACE_ID": "org/morphing"},
+    {"GRADIO_SERVER_NAME": "0.0.0.0"},
+    {"GRADIO_SHARE": "True"},
+    {"MORPHING_PUBLIC": "1"},
+)
+
+
+@pytest.fixture(params=PUBLIC, ids=lambda said: next(iter(said)))
+def others(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Every way in which others reach the app; set by the test, after what comes before."""
+    return request.param
+
+
+def expose(monkeypatch: pytest.MonkeyPatch, others: dict[str, str]) -> None:
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize("name", ["../outside", "..", ".", "", "/etc", "mine/..", "mine/", "no"])
@@ -39,10 +63,10 @@ def test_without_a_run_in_the_address_the_newest_is_shown(runs: Path) -> None:
     assert session.first_run("../outside") == "mine"
 
 
-def test_on_a_space_visitors_see_no_runs_of_others(
-    runs: Path, monkeypatch: pytest.MonkeyPatch
+def test_where_others_come_visitors_see_no_runs_of_others(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, others: dict[str, str]
 ) -> None:
-    monkeypatch.setenv("SPACE_ID", "org/morphing")
+    expose(monkeypatch, others)
     assert session.first_run(None) == ""
     assert session.first_run("mine") == "mine"  # who has its address has the run
     assert session.recent_runs(["own"], "") == ["own"]
@@ -56,6 +80,12 @@ def test_on_a_space_only_the_visitors_token_is_used(
 ) -> None:
     visitor = gr.OAuthToken(token="hf_visitor", scope="", expires_at=2**40)
     assert session.token_of(visitor) is None  # this machine's own login
+    for others in PUBLIC[1:]:
+        with monkeypatch.context() as patched:
+            expose(patched, others)
+            patched.setenv("HF_TOKEN", "hf_the_owner")
+            # Gradio shows the machine's login as the visitor's wherever there is no Space.
+            assert session.token_of(visitor) is None and session.user_name(visitor) is None
     monkeypatch.setenv("SPACE_ID", "org/morphing")
     monkeypatch.setenv("HF_TOKEN", "hf_the_space")
     assert session.token_of(visitor) == "hf_visitor"
@@ -63,11 +93,11 @@ def test_on_a_space_only_the_visitors_token_is_used(
     assert session.user_name(None) is None
 
 
-def test_on_a_space_folders_of_the_machine_are_no_models(
-    runs: Path, monkeypatch: pytest.MonkeyPatch
+def test_where_others_come_folders_of_the_machine_are_no_models(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, others: dict[str, str]
 ) -> None:
     assert session.check_model(str(runs)) == str(runs)
-    monkeypatch.setenv("SPACE_ID", "org/morphing")
+    expose(monkeypatch, others)
     for name in ("zoo:base", "org/name", "org/name@main"):
         assert session.check_model(name) == name
     for name in (str(runs), "../outside", "~/models", "./x", "org/../../etc"):
@@ -75,21 +105,21 @@ def test_on_a_space_folders_of_the_machine_are_no_models(
             session.check_model(name)
 
 
-def test_on_a_space_files_of_the_machine_are_no_datasets(
-    runs: Path, monkeypatch: pytest.MonkeyPatch
+def test_where_others_come_files_of_the_machine_are_no_datasets(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, others: dict[str, str]
 ) -> None:
     upload = runs.parent / "My data; v2.csv"
     upload.write_text("question,answer\n1,2\n")
     assert session.check_dataset(str(upload)) == str(upload)
-    kept = session.keep_upload(upload)
-    assert kept == session.keep_upload(upload) and kept.read_text() == upload.read_text()
+    kept = QUOTAS.keep_upload(upload)
+    assert kept == QUOTAS.keep_upload(upload) and kept.read_text() == upload.read_text()
     assert kept.name == "My-data-v2.csv"
-    monkeypatch.setenv("SPACE_ID", "org/morphing")
+    expose(monkeypatch, others)
     for name in ("org/name", "gsm8k", "lm_eval:arc_easy", "lm_eval:ifeval#acc", str(kept)):
         assert session.check_dataset(name) == name
     linked = kept.with_name("linked.csv")
     linked.symlink_to(runs / "mine" / "spec.yaml")
-    outside = f"{session.uploads_root()}/../mine/spec.yaml"
+    outside = f"{uploads_root()}/../mine/spec.yaml"
     for name in (
         str(upload),
         outside,
@@ -111,39 +141,31 @@ def test_on_a_space_files_of_the_machine_are_no_datasets(
         with pytest.raises(MorphingError, match="no dataset on the Hub"):
             session.check_dataset(name)
     with pytest.raises(MorphingError, match="convert it"):
-        session.keep_upload(runs / "mine" / "spec.yaml")
+        QUOTAS.keep_upload(runs / "mine" / "spec.yaml")
     assert [run.name for run in list_runs(runs)] == ["mine"]
 
 
-def test_models_that_stay_loaded_are_looked_at_again_before_each_use(tmp_path: Path) -> None:
-    import shutil
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", fullmatch=True),
+    number=st.integers(0, 10**6),
+)
+def test_a_name_proposed_for_the_hub_is_one_and_holds_no_key_of_the_run(
+    tmp_path_factory: pytest.TempPathFactory, name: str, number: int
+) -> None:
+    from huggingface_hub.utils import validate_repo_id
 
-    from morphing import zoo
-    from morphing.runs.prepare import create_run
-    from morphing.runs.spec import parse_spec
-    from morphing.sources.content import ModelChanged
+    from morphing.publishing.push import check_name
 
-    for name in ("base", "english-math"):
-        shutil.copytree(zoo.model_folder(name), tmp_path / name)
-        (tmp_path / name / "README.md").unlink()
-    data = {
-        "base": str(tmp_path / "base"),
-        "sources": [str(tmp_path / "english-math")],
-        "benchmarks": [{"benchmark": "zoo-english-arithmetic", "samples": 2, "holdout": 2}],
-        "method": "task_arithmetic",
-        "device": "cpu",
-    }
-    run, bench = create_run(tmp_path / "run", parse_spec(data)), session.Bench()
-    with bench.use(run, None, lambda *_: None) as loaded:
-        pass
-    with bench.use(run, None, lambda *_: None) as again:
-        assert again is loaded
-    template = tmp_path / "base" / "chat_template.jinja"
-    kept = template.read_text()
-    template.write_text("{{ messages }}")
-    for _ in range(2):
-        with pytest.raises(ModelChanged), bench.use(run, None, lambda *_: None):
-            pass
-    template.write_text(kept)
-    with bench.use(run, None, lambda *_: None) as loaded:
-        loaded.check_models()
+    spec = zoo_spec().model_copy(update={"name": name})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MORPHING_RUNS", str(tmp_path_factory.mktemp("runs")))
+        for others in ({"MORPHING_PUBLIC": "0"}, {"SPACE_ID": "org/morphing"}):
+            expose(patched, others)
+            run = Run.create(session.new_folder(name), spec)
+            proposed = session.public_name(run, number)
+            assert len(proposed) <= 96 and proposed.endswith(f"-{number}")
+            validate_repo_id(f"alice/{proposed}")
+            check_name(f"alice/{proposed}")
+    key = run.name.removeprefix(name)
+    assert key and all(part not in proposed for part in (run.name, run.name[-16:]))

@@ -22,6 +22,7 @@ from morphing.benchmarks.sandbox.run import (
     run_program,
 )
 from morphing.errors import MorphingError
+from morphing.visitors import is_public, on_space
 
 # Each isolation alone, so that an error can name the one that is missing.
 _ISOLATIONS = {
@@ -40,7 +41,8 @@ _ENDLESS = {
 def code_allowed() -> bool:
     """Whether programs that a model wrote may run: ``MORPHING_ALLOW_CODE=1`` is set.
 
-    Off by default everywhere. On a Space the variable is its owner's to set, not a visitor's.
+    Off by default everywhere. Where others reach the app the variable is its owner's to set, not a
+    visitor's.
     """
     return os.environ.get("MORPHING_ALLOW_CODE") == "1"
 
@@ -53,8 +55,10 @@ def require_code(benchmark: str) -> None:
     """
     if not code_allowed():
         mend = "allow it with --allow-code or the environment variable MORPHING_ALLOW_CODE=1"
-        if os.environ.get("SPACE_ID"):
+        if on_space():
             mend = "the Space's owner can set the variable MORPHING_ALLOW_CODE=1 in its settings"
+        elif is_public():
+            mend = "the owner of this page can allow it with --allow-code where it is served"
         raise MorphingError(
             f"Benchmark {benchmark!r} runs programs that the model writes, which is off: {mend}."
         )

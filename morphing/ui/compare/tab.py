@@ -14,6 +14,7 @@ from morphing.merging.recipe import Recipe
 from morphing.runs.plain_recipes import alone
 from morphing.runs.run import Run
 from morphing.ui import session
+from morphing.ui.bench import BENCH
 from morphing.ui.cards import empty, heading, pick_html, pill
 from morphing.ui.compare.streaming import stream_reply
 from morphing.ui.handlers import follow, guarded
@@ -177,7 +178,7 @@ def _conversation(
         def loading(step: str, done: int, total: int) -> None:
             emit((f"{step} · {done}/{total}", answered))
 
-        with session.BENCH.use(run, token, loading) as workbench:
+        with BENCH.use(run, token, loading) as workbench:
             for place, (member, recipe) in enumerate(recipes.items(), 1):
                 note = f"{place} of {len(recipes)} answering"
                 workbench.morph(recipe)

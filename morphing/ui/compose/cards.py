@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from math import inf
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.kinds.table import KINDS
@@ -20,6 +21,7 @@ from morphing.ui.compose.words import (
     USUAL_SAMPLERS,
     ZOO_MODELS,
 )
+from morphing.ui.limits import limits
 from morphing.ui.objectives import MEASURE_WORDS
 from morphing.ui.session import seconds_per_trial
 
@@ -233,6 +235,8 @@ def summary(choice: Choice, settings: Settings, token: str | None) -> str:
         (f"{objectives} objectives", f"to trade off{report}"),
         (f"{readable(answers)} answers", f"to score{time}"),
     ]
+    if limits().hours < inf:
+        lines.append((f"{limits().hours:g} hours", "at most, as for every search on this page"))
     items = "".join(f"<li><b>{escape(a)}</b> <span>{escape(b)}</span></li>" for a, b in lines)
     told = f'<p class="m-error">{escape(problem)}</p>' if problem else ""
     return f'<div class="m-summary"><h2>Your search</h2><ul>{items}</ul>{told}</div>'

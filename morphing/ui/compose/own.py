@@ -23,6 +23,8 @@ from morphing.ui.compose.choice import Choice
 from morphing.ui.compose.choice import Role as Use
 from morphing.ui.compose.own_cards import workshop
 from morphing.ui.handlers import guarded
+from morphing.ui.quotas import QUOTAS, visitor_of
+from morphing.visitors import is_public
 
 _HINT = (
     "A dataset on the Hub, a file, or any task of lm-evaluation-harness as lm_eval:task. You see"
@@ -43,7 +45,7 @@ def own_panel(choice: gr.State) -> None:
         with gr.Row(elem_classes="m-add"):
             wanted = gr.Textbox(
                 placeholder="org/dataset, lm_eval:task, or a file on this machine"
-                if not session.on_space()
+                if not is_public()
                 else "org/dataset or lm_eval:task",
                 label="A dataset or task",
                 show_label=False,
@@ -93,8 +95,9 @@ def own_panel(choice: gr.State) -> None:
         return show(draft_of(session.check_dataset(name), session.token_of(login)))
 
     @guarded(note)
-    def receive(file: str) -> dict[Any, Any]:
-        return show(draft_of(str(session.keep_upload(Path(file)))))
+    def receive(file: str, profile: gr.OAuthProfile | None, request: gr.Request) -> dict[Any, Any]:
+        kept = QUOTAS.keep_upload(Path(file), visitor_of(profile, request))
+        return show(draft_of(str(kept)))
 
     gr.on([look.click, wanted.submit], open_it, wanted, shown, show_progress_on=view)
     upload.upload(receive, upload, shown, show_progress_on=view)
@@ -195,7 +198,7 @@ def _controls() -> dict[str, Component]:
         controls["extract"] = gr.Dropdown(
             list(RULES),
             label="The answer is",
-            allow_custom_value=not session.on_space(),
+            allow_custom_value=not is_public(),
             min_width=140,
         )
     with gr.Row():

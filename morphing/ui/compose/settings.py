@@ -9,6 +9,7 @@ from gradio.components import Component
 from morphing.ui.cards import heading
 from morphing.ui.compose import cards as cards
 from morphing.ui.compose.choice import Choice, Settings
+from morphing.ui.limits import limits
 
 Controls = dict[str, Component]
 """Field of `Settings` to the component that sets it."""
@@ -56,7 +57,7 @@ def shown(choice: Choice, controls: Controls) -> dict[Any, Any]:
 
 def main_controls() -> Controls:
     """Budget and machine."""
-    workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 1))
+    workers = int(min(_MOST_WORKERS, max(2, os.cpu_count() or 1), max(2, limits().workers)))
     return {
         "evaluations": _slider("Evaluations", 5, 300, _START.evaluations, elem_id="budget"),
         "samples": _slider(

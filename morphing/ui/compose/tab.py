@@ -24,6 +24,9 @@ from morphing.ui.compose.settings import (
 )
 from morphing.ui.compose.settings import shown as visible
 from morphing.ui.handlers import guarded, sentence
+from morphing.ui.limits import within_limits
+from morphing.ui.quotas import QUOTAS, visitor_of
+from morphing.visitors import is_public
 
 _CATALOGUE_HINT = "An objective is searched for; what is only reported is scored on the holdout."
 
@@ -174,23 +177,29 @@ def compose_tab(current: gr.Textbox, own: gr.State, tabs: gr.Tabs) -> None:
         return {go: gr.Button("Launch the search", interactive=True)}
 
     @guarded(note, otherwise=ready)
-    def start_run(data: dict[Any, Any], login: gr.OAuthToken | None) -> Iterator[dict[Any, Any]]:
+    def start_run(
+        data: dict[Any, Any],
+        login: gr.OAuthToken | None,
+        profile: gr.OAuthProfile | None,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
         yield {go: gr.Button("Checking the models…", interactive=False), note: ""}
         token, settings = session.token_of(login), settings_of(controls, data)
-        spec = data[choice].spec(settings)
-        run = create_run(session.new_folder(spec.name), spec, token)
-        yield {go: gr.Button("Starting…", interactive=False)}
-        arrived = {
-            current: run.name,
-            own: [*data[own], run.name],
-            tabs: gr.Tabs(selected="watch"),
-        }
-        try:
-            launch.start(
-                run, token, own_login=not session.on_space(), workers=int(settings.workers)
-            )
-        except MorphingError as error:
-            arrived[note] = f'<p class="m-error" role="alert">{escape(sentence(error))}</p>'
+        workers = int(settings.workers)
+        spec = within_limits(data[choice].spec(settings), workers)
+        with QUOTAS.starting(visitor_of(profile, request)) as started:
+            run = create_run(session.new_folder(spec.name), spec, token)
+            started(run.name)
+            yield {go: gr.Button("Starting…", interactive=False)}
+            arrived = {
+                current: run.name,
+                own: [*data[own], run.name],
+                tabs: gr.Tabs(selected="watch"),
+            }
+            try:
+                launch.start(run, token, own_login=not is_public(), workers=workers)
+            except MorphingError as error:
+                arrived[note] = f'<p class="m-error" role="alert">{escape(sentence(error))}</p>'
         yield arrived | ready()
 
     go.click(

@@ -13,9 +13,16 @@ from morphing.publishing.push import check_push
 from morphing.runs.run import Run
 from morphing.runs.trial import Result
 from morphing.ui import session
+from morphing.ui.bench import BENCH
 from morphing.ui.cards import chip, cut_note, empty, heading, pick_html, pill, step_bar
 from morphing.ui.handlers import follow, guarded
 from morphing.ui.scene import Scene, View
+from morphing.visitors import is_public, on_space
+
+_NO_LOGIN = (
+    "Sign in first: the merge is pushed to your own account. A page that others can reach has"
+    " logins of its visitors on a Space alone; its owner can push from a terminal."
+)
 
 
 def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
@@ -32,7 +39,7 @@ def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
             with gr.Column(elem_classes="m-panel"):
                 gr.HTML(heading("Push to the Hub"))
                 who = gr.HTML(apply_default_css=False, elem_id="who")
-                if session.on_space():
+                if on_space():
                     gr.LoginButton(size="md")
                 repo = gr.Textbox(
                     label="Repository", placeholder="you/name", max_lines=1, elem_id="repo-id"
@@ -40,7 +47,7 @@ def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
                 private = gr.Checkbox(True, label="Private: only you can see it")
                 push = gr.Button("Push to the Hub", variant="primary", size="lg", elem_id="push")
                 result = gr.HTML(apply_default_css=False, elem_id="push-result")
-            with gr.Column(elem_classes="m-panel", visible=not session.on_space()):
+            with gr.Column(elem_classes="m-panel", visible=not is_public()):
                 gr.HTML(heading("Or keep it here", "Weights, tokenizer, recipe and card."))
                 folder = gr.Textbox(label="New folder", placeholder="exports/my-merge", max_lines=1)
                 export = gr.Button("Export to a folder")
@@ -54,8 +61,8 @@ def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
         name: str, number: int | None, repo_id: str, hidden: bool, login: gr.OAuthToken | None
     ) -> Iterator[dict[Any, Any]]:
         (run, chosen), token = _chosen(name, number), session.token_of(login)
-        if session.on_space() and not token:
-            raise MorphingError("Sign in first: the merge is pushed to your own account.")
+        if is_public() and not token:
+            raise MorphingError(_NO_LOGIN)
         yield {
             push: gr.Button("Pushing…", interactive=False),
             result: step_bar("getting ready", 0, 1),
@@ -64,16 +71,15 @@ def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
         def work(emit: Callable[[str], None]) -> None:
             progress = _progress(emit)
             target = check_push(repo_id.strip(), token, private=hidden)
-            with session.BENCH.use(run, token, progress) as bench:
-                url = publish(
-                    run,
-                    chosen,
-                    target,
-                    token,
-                    private=hidden,
-                    workbench=bench,
-                    progress=progress,
-                )
+            url = publish(
+                run,
+                chosen,
+                target,
+                token,
+                private=hidden,
+                using=lambda: BENCH.use(run, token, progress),
+                progress=progress,
+            )
             emit(_done("Pushed", url, url))
 
         for html in follow(work, stoppable=False):
@@ -91,15 +97,15 @@ def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
     @guarded(exported)
     def export_it(name: str, number: int | None, where: str) -> Iterator[dict[Any, Any]]:
         run, chosen = _chosen(name, number)
-        if session.on_space():
-            raise MorphingError("A Space has no folder of yours: push the merge instead.")
+        if is_public():
+            raise MorphingError("This machine has no folder of yours: push the merge instead.")
         if not where.strip():
             raise MorphingError("Name a new folder to write to.")
         target = Path(where.strip()).expanduser()
 
         def work(emit: Callable[[str], None]) -> None:
             progress = _progress(emit)
-            with session.BENCH.use(run, None, progress) as bench:
+            with BENCH.use(run, None, progress) as bench:
                 write_export(run, chosen, target, workbench=bench, progress=progress)
             emit(_done("Written to", str(target), ""))
 
@@ -114,7 +120,10 @@ def publish_tab(current: gr.Textbox) -> tuple[list[View], tuple[gr.HTML, ...]]:
     def suggested(name: str, number: int | None, login: gr.OAuthToken | None) -> Any:
         if number is None:
             return gr.skip()
-        return f"{session.user_name(login) or 'you'}/{name}-{number}"
+        run = session.find_run(name)
+        return (
+            f"{session.user_name(login) or 'you'}/{session.public_name(run, number)}" if run else ""
+        )
 
     who.attach_load_event(guarded()(identity), None)
     trial.change(guarded()(suggested), [current, trial], repo, show_progress="hidden")
@@ -154,7 +163,9 @@ def _done(text: str, target: str, url: str) -> str:
 def _identity(user: str | None) -> str:
     if user:
         return f'<p class="m-step">Logged in as <b>{escape(user)}</b></p>'
-    mend = "sign in below" if session.on_space() else "run <code>hf auth login</code> and reload"
+    mend = "run <code>hf auth login</code> and reload"
+    if is_public():
+        mend = "sign in below" if on_space() else "this page has no logins of its visitors"
     return f'<p class="m-step warn">Not logged in: {mend}.</p>'
 
 
@@ -201,8 +212,9 @@ def _preview(scene: Scene | None) -> str:
     )
     beside = f"<p class='m-step'>{measured}</p>" if measured else ""
     sources = "".join(chip(scene.title(model)) for model in scene.models)
+    title = session.public_name(scene.run, trial.number)
     return (
-        f'<article class="m-model-card"><h3>{escape(scene.run.name)}-{trial.number}</h3>'
+        f'<article class="m-model-card"><h3>{escape(title)}</h3>'
         f'<div class="m-row">{chip(trial.recipe.method, "front")}{sources}</div>'
         '<div class="m-scroll"><table class="m-table"><thead><tr><th>Benchmark</th>'
         f"<th>Search split</th><th>Holdout split</th></tr></thead><tbody>{''.join(rows)}</tbody>"

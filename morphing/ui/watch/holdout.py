@@ -8,10 +8,11 @@ import gradio as gr
 
 from morphing.errors import MorphingError
 from morphing.runs.figures import figures_of
+from morphing.runs.holdout import score_holdout
 from morphing.runs.objectives import averaged
-from morphing.runs.progress import prefixed
 from morphing.runs.selection import Interval, Selection, Standing
 from morphing.ui import session
+from morphing.ui.bench import BENCH
 from morphing.ui.cards import (
     chip,
     cut_remark,
@@ -55,11 +56,8 @@ def holdout_panel(current: gr.Textbox) -> tuple[list[View], gr.HTML]:
             def progress(step: str, done: int, total: int) -> None:
                 emit(step_bar(step, done, total))
 
-            with session.BENCH.use(run, token, progress) as bench:
-                bench.reference_results("holdout", progress)
-                for place, number in enumerate(front, 1):
-                    told = f"trial {number} ({place} of {len(front)}) on "
-                    bench.holdout_results(number, prefixed(told, progress))
+            # A turn for each model, so that others can chat meanwhile.
+            score_holdout(run, front, lambda: BENCH.use(run, token, progress), progress)
 
         # What is scored is kept, so one who leaves can go on later.
         for html in follow(work, stoppable=True):

@@ -12,11 +12,14 @@ from morphing.runs.run import Request
 from morphing.ui import plots, session
 from morphing.ui.cards import empty, heading, pick_html, plot_html
 from morphing.ui.handlers import guarded
+from morphing.ui.limits import limits
+from morphing.ui.quotas import QUOTAS, visitor_of
 from morphing.ui.scene import Scene, View
 from morphing.ui.watch import trials
 from morphing.ui.watch.holdout import holdout_panel
 from morphing.ui.watch.progress import NO_RUN, progress
 from morphing.ui.watch.scales import scales_note
+from morphing.visitors import is_public
 
 _WAITING = "First the base and the sources are scored, to compare with; then merge after merge."
 COLOUR = 2
@@ -71,19 +74,30 @@ def watch_tab(current: gr.Textbox) -> Watch:
         held_views, held = holdout_panel(current)
     detail = trials.detail_panel(current)
 
-    def ask(request: Request) -> Callable[[str], None]:
+    def ask(wanted: Request) -> Callable[[str], None]:
         def handler(name: str) -> None:
             if run := session.find_run(name):
-                run.request(request)
+                run.request(wanted)
 
         return guarded()(handler)
 
     @guarded()
-    def go_on(name: str, login: gr.OAuthToken | None) -> None:
-        if run := session.find_run(name):
-            token = session.token_of(login)
-            workers = session.last_workers(run)
-            launch.start(run, token, own_login=not session.on_space(), workers=workers)
+    def go_on(
+        name: str,
+        login: gr.OAuthToken | None,
+        profile: gr.OAuthProfile | None,
+        request: gr.Request,
+    ) -> None:
+        run = session.find_run(name)
+        if run is None:
+            return
+        if run.status().active:  # it pauses
+            run.request("run")
+            return
+        workers = int(min(session.last_workers(run), limits().workers))
+        with QUOTAS.starting(visitor_of(profile, request)) as started:
+            started(run.name)
+            launch.start(run, session.token_of(login), own_login=not is_public(), workers=workers)
 
     pause.click(ask("pause"), current, show_progress="hidden")
     stop.click(ask("stop"), current, show_progress="hidden")
