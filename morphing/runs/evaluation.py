@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.runs.objectives import EXACT, best_of, measures, values_by_name, variances
+from morphing.runs.measures import EXACT, measured
+from morphing.runs.objectives import best_of, values_by_name, variances
 from morphing.runs.progress import Progress, quiet
 from morphing.runs.racing import Racer, is_beaten
 from morphing.runs.run import Run
@@ -75,10 +76,10 @@ def evaluate_recipe(
     model = workbench.morpher.model
     if spec.search.racing:
         scores = workbench.score("search", progress, "first")
-        measured = measures(model, distance, scores)
-        if _is_given_up(run, workbench, scores, measured, rivals):
+        known = measured(model, distance, scores)
+        if _is_given_up(run, workbench, scores, known, rivals):
             return Evaluation(
-                values=_values(spec, scores, measured),
+                values=_values(spec, scores, known),
                 variances=variances(spec, scores),
                 raced=True,
                 samples={name: score.n for name, score in scores.items()},
@@ -87,11 +88,11 @@ def evaluate_recipe(
         scores = join(scores, workbench.score("search", progress, "rest"))
     else:
         scores = workbench.score("search", progress)
-    measured = measures(model, distance, scores)
+    known = measured(model, distance, scores)
     return Evaluation(
-        values=_values(spec, scores, measured),
+        values=_values(spec, scores, known),
         variances=variances(spec, scores),
-        constraints=fixed.slacks(values_by_name(scores, measured)),
+        constraints=fixed.slacks(values_by_name(scores, known)),
         results={name: Result.of(score) for name, score in scores.items()},
         outputs={name: score.outputs for name, score in scores.items()},
         samples={name: score.n for name, score in scores.items()},

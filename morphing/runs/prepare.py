@@ -13,7 +13,7 @@ from morphing.errors import MorphingError
 from morphing.runs.progress import Progress, megabytes, quiet
 from morphing.runs.run import Run
 from morphing.runs.seeds import pin_seeds
-from morphing.runs.spec import Constraint, RunSpec
+from morphing.runs.spec import Constraint, RunSpec, refuse_inverted_constraints
 from morphing.runs.stages import Stage, stages
 from morphing.search.space import SearchSpace
 
@@ -44,6 +44,7 @@ def prepare(spec: RunSpec, token: str | None = None, progress: Progress = quiet)
     from morphing.sources.compatibility import check
     from morphing.sources.find import inspect, pin
 
+    refuse_inverted_constraints(spec)
     for use in spec.benchmarks:
         if KINDS[use.declaration.kind].runs_code:
             require_code(use.declaration.name)

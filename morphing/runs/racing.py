@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from morphing.runs.objectives import EXACT, TOKENS
+from morphing.runs.measures import EXACT, TOKENS
 
 LEVEL = 0.025
 """Of each one-sided test, as that of a 97.5 % lower bound above 0."""

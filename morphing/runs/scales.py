@@ -13,9 +13,10 @@ from pydantic import TypeAdapter
 
 from morphing.errors import MorphingError
 from morphing.runs.files import FOREIGN, Name, Number, read_json, write_atomically
+from morphing.runs.measures import MEASURES
 from morphing.runs.objectives import shown_value, signs
 from morphing.runs.run import Run
-from morphing.runs.spec import MEASURES, SOURCES, Constraint, RunSpec
+from morphing.runs.spec import SOURCES, Constraint, RunSpec
 
 _MARGIN = 0.1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,25 +13,13 @@ from morphing.devices import DEVICES
 from morphing.errors import MorphingError
 from morphing.merging.methods import METHODS, refusal
 from morphing.names import PlainName
+from morphing.runs.measures import MEASURES, SPARSITY, Direction
 from morphing.search.options import SpaceOptions
 from morphing.search.samplers import SAMPLERS
 from morphing.yaml_files import complaints, read_document, read_text, refuse_other, write_yaml
 from morphing.zoo import BENCHMARKS as ZOO_BENCHMARKS
 from morphing.zoo import SPECIALISTS
 
-SPARSITY = "sparsity"
-"""The objective −Σ|θ − θ_base| / Σ|θ_base| (MM-MO's sparsity metric, relative to the base)."""
-Direction = Literal["maximize", "minimize"]
-MEASURES: dict[str, Direction] = {
-    SPARSITY: "maximize",
-    "parameters": "minimize",
-    "layers": "minimize",
-    "tokens": "minimize",
-    "throughput": "maximize",
-}
-"""Objectives that are no benchmark's score, and which way each is better: sparsity; the model's
-size in parameters and layers; mean generated tokens an answer; generated tokens a second (of the
-machine it runs on, so never the same twice)."""
 SOURCES = "sources"
 """In a constraint: each of the sources."""
 SEEDS = (SOURCES, "uniform")
@@ -76,7 +64,7 @@ class MeasureUse(_Model):
 
     measure: str
     direction: Direction | None = None
-    """By default the measure's own (``MEASURES``)."""
+    """By default the measure's own (`runs.measures`)."""
     reference: float | None = None
     """The value hypervolume counts from; by default a little worse than all sources."""
 
@@ -188,20 +176,42 @@ class RunSpec(_Model):
         return value
 
     @model_validator(mode="after")
-    def _consistent(self) -> RunSpec:
+    def _each_benchmark_once(self) -> RunSpec:
         names = [use.declaration.name for use in self.benchmarks]
-        repeated = {name for name in names if names.count(name) > 1}
-        if repeated:
-            raise ValueError(f"the benchmark {min(repeated)!r} is listed twice")
+        if repeated := _repeated(names):
+            raise ValueError(f"the benchmark {repeated!r} is listed twice")
         if taken := set(names) & set(MEASURES):
             raise ValueError(f"a benchmark may not be called {min(taken)!r}: a measure is")
-        measured = [use.measure for use in self.measures]
-        if repeated := {name for name in measured if measured.count(name) > 1}:
-            raise ValueError(f"the measure {min(repeated)!r} is listed twice")
         if not any(use.objective for use in self.benchmarks):
             raise ValueError("no benchmark is an objective: set `objective: true` on at least one")
+        return self
+
+    @model_validator(mode="after")
+    def _measures_that_can_be_had(self) -> RunSpec:
+        names = [use.measure for use in self.measures]
+        if repeated := _repeated(names):
+            raise ValueError(f"the measure {repeated!r} is listed twice")
+        asked = {*names, *(constraint.on for constraint in self.constraints)} & MEASURES.keys()
+        generated = {name for name in asked if MEASURES[name].generated}
+        silent = ("multiple_choice", "perplexity")
+        if generated and all(use.declaration.kind in silent for use in self.tasks):
+            raise ValueError(
+                f"{min(generated)!r} needs a benchmark that is an objective and has answers"
+                " generated: none of these has"
+            )
+        whole = [name for name in names if not MEASURES[name].by_part]
+        if self.search.racing and whole:
+            raise ValueError(
+                "search.racing cannot tell from a part of the samples which recipe has the better"
+                f" {whole[0]}: leave out one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _constraints_on_what_is_known(self) -> RunSpec:
+        tasks = [use.declaration.name for use in self.tasks]
         for constraint in self.constraints:
-            if constraint.on not in (*(use.declaration.name for use in self.tasks), *MEASURES):
+            if constraint.on not in (*tasks, *MEASURES):
                 raise ValueError(
                     f"a constraint is on {constraint.on!r}: it must be on a benchmark that is an"
                     f" objective or on one of {', '.join(MEASURES)}"
@@ -212,24 +222,18 @@ class RunSpec(_Model):
                         f"the constraint on {constraint.on!r} is bound by {limit!r}: write a"
                         f" number, a model of the run, or {SOURCES}"
                     )
-        counted = {*measured, *(constraint.on for constraint in self.constraints)}
-        counted &= {"tokens", "throughput"}
-        silent = ("multiple_choice", "perplexity")
-        if counted and all(use.declaration.kind in silent for use in self.tasks):
-            raise ValueError(
-                f"{min(counted)!r} needs a benchmark that is an objective and has answers"
-                " generated: none of these has"
-            )
-        if self.search.racing and "throughput" in measured:
-            raise ValueError(
-                "search.racing cannot tell from a part of the samples which recipe has the better"
-                " throughput: leave out one of the two"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_of_objectives(self) -> RunSpec:
         if unknown := set(self.search.weights) - set(self.objectives):
             raise ValueError(f"search.weights names {min(unknown)!r}, which is no objective")
-        repeated = {name for name in self.sources if self.sources.count(name) > 1}
-        if repeated:
-            raise ValueError(f"the source {min(repeated)!r} is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _sources_that_the_method_takes(self) -> RunSpec:
+        if repeated := _repeated(self.sources):
+            raise ValueError(f"the source {repeated!r} is listed twice")
         if problem := refusal(self.method, len(self.sources)):
             raise ValueError(problem)
         return self
@@ -243,7 +247,7 @@ class RunSpec(_Model):
     @property
     def directions(self) -> tuple[Direction, ...]:
         """Which way each objective is better."""
-        measures = (use.direction or MEASURES[use.measure] for use in self.measures)
+        measures = (use.direction or MEASURES[use.measure].direction for use in self.measures)
         tasks = (use.direction or use.declaration.direction for use in self.tasks)
         return (*tasks, *measures)
 
@@ -256,6 +260,31 @@ class RunSpec(_Model):
         """The spec as YAML, without the fields left at their defaults."""
         data = self.model_dump(mode="json", exclude_defaults=True)
         return write_yaml(data, short_lists=False)
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    """The first name, in alphabetical order, that is there more than once."""
+    return min((name for name in names if names.count(name) > 1), default=None)
+
+
+def refuse_inverted_constraints(spec: RunSpec) -> None:
+    """Refuse a constraint that would keep only what is worse than every source.
+
+    Raises:
+        MorphingError: ``sources`` bounds from below what is better when lower, or from above what
+            is better when higher.
+    """
+    ways = {name: measure.direction for name, measure in MEASURES.items()}
+    ways |= dict(zip(spec.objectives, spec.directions, strict=True))
+    for constraint in spec.constraints:
+        lower = ways[constraint.on] == "minimize"
+        wrong, right = ("at_least", "at_most") if lower else ("at_most", "at_least")
+        if getattr(constraint, wrong) == SOURCES:
+            raise MorphingError(
+                f"The constraint on {constraint.on} says `{wrong}: {SOURCES}`, and"
+                f" {'lower' if lower else 'higher'} is better there, so only what is no better than"
+                f" any source would be kept: write `{right}: {SOURCES}`."
+            )
 
 
 def first_evaluations(spec: RunSpec) -> int:

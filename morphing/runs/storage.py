@@ -19,7 +19,7 @@ from morphing.errors import MorphingError, is_disk_full
 from morphing.runs.files import FOREIGN, Name, read_json, write_atomically
 from morphing.runs.journal import open_journal
 from morphing.runs.leases import grace_seconds
-from morphing.runs.spec import Direction
+from morphing.runs.measures import Direction
 
 if TYPE_CHECKING:
     import optuna

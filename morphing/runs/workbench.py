@@ -14,8 +14,8 @@ from morphing.devices import available_memory, check_memory, resolve_device
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
 from morphing.runs.files import MEBIBYTE, read_json, write_atomically
+from morphing.runs.measures import measured, text_layers
 from morphing.runs.models import fetch, made_by_stage
-from morphing.runs.objectives import measures
 from morphing.runs.plain_recipes import alone, layer_count
 from morphing.runs.progress import Progress, megabytes, prefixed, quiet
 from morphing.runs.racing import first_part
@@ -135,7 +135,7 @@ class Workbench:
                 model that there is no memory for them.
         """
         layers = layer_count(recipe)
-        loaded = int(self.morpher.model.config.num_hidden_layers)
+        loaded = text_layers(self.morpher.model)
         needed = (layers - loaded) * self._layer_bytes
         if needed > (free := available_memory(self.device)):
             raise MorphingError(
@@ -228,7 +228,7 @@ class Workbench:
         self.check_models()
         record = Record(
             {name: Result.of(score) for name, score in scores.items()},
-            measures(self.morpher.model, distance, asked),
+            measured(self.morpher.model, distance, asked),
             model,
         )
         write_record(path, record, {name: score.outputs for name, score in scores.items()})

@@ -122,14 +122,6 @@ def short_name(model: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1]
 
 
-def readable(count: float) -> str:
-    """1_400_000 -> 1.4M."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return str(int(count))
-
-
 def duration(seconds: float) -> str:
     """72 -> 1 min 12 s."""
     if seconds < 1:

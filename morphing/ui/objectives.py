@@ -4,26 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from morphing.runs.objectives import LAYERS, PARAMETERS, THROUGHPUT, TOKENS
+from morphing.runs.measures import MEASURES
 from morphing.runs.scales import Bound
-from morphing.runs.spec import MEASURES, SPARSITY, RunSpec
-from morphing.ui.cards import readable
-
-MEASURE_WORDS = {
-    SPARSITY: ("Sparsity", "How little of the base is changed: it keeps more of what it could do."),
-    TOKENS: ("Answer length", "Tokens an answer takes on average: long answers cost."),
-    THROUGHPUT: ("Throughput", "Tokens a second on this machine; no two timings are the same."),
-    PARAMETERS: ("Parameters", "How large the merge is. Only layer paths change it."),
-    LAYERS: ("Layers", "How deep the merge is. Only layer paths change it."),
-}
-"""Title and sentence of every measure."""
-
-_AXES = {
-    SPARSITY: "Sparsity (0 is the base)",
-    TOKENS: "Answer length (tokens)",
-    THROUGHPUT: "Throughput (tokens a second)",
-    PARAMETERS: "Parameters (millions)",
-}
+from morphing.runs.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -54,7 +37,7 @@ class Objective:
     @property
     def axis_title(self) -> str:
         """Its title beside an axis, which carries the unit."""
-        return _AXES.get(self.name, self.title)
+        return self.title if self.is_score else MEASURES[self.name].axis
 
     @property
     def suffix(self) -> str:
@@ -65,7 +48,7 @@ class Objective:
         """The value in the unit of an axis."""
         if self.in_percent:
             return 100 * value
-        return value / 1e6 if self.name == PARAMETERS else value
+        return value if self.is_score else value / MEASURES[self.name].axis_unit
 
     def shown(self, value: float) -> str:
         """The value with its unit."""
@@ -73,13 +56,7 @@ class Objective:
             return f"{100 * value:.1f}%"
         if self.is_score:
             return f"{value:.3f}"
-        if self.name == SPARSITY:
-            return f"{value:.4f}".replace("-", "−")
-        if self.name == PARAMETERS:
-            return readable(value)
-        if self.name == LAYERS:
-            return f"{value:g}"
-        return f"{value:.1f}" + (" tok/s" if self.name == THROUGHPUT else " tokens")
+        return MEASURES[self.name].shown(value)
 
     def merit(self, value: float) -> float:
         """More is better."""
@@ -99,7 +76,7 @@ class Objectives:
     @classmethod
     def of(cls, spec: RunSpec) -> "Objectives":
         """Those of a spec."""
-        titles = {name: words[0] for name, words in MEASURE_WORDS.items()}
+        titles = {name: measure.title for name, measure in MEASURES.items()}
         raw = set()
         for use in spec.tasks:
             benchmark = use.declaration
@@ -129,7 +106,7 @@ class Objectives:
     def bound(self, bound: Bound) -> str:
         """A constraint, which may be on a measure that is no objective."""
         on = bound.on
-        found = self[on] if on in self else Objective(on, MEASURE_WORDS[on][0])
+        found = self[on] if on in self else Objective(on, MEASURES[on].title)
         return f"{found.title} {bound.limits(found.shown)}"
 
     def __contains__(self, name: str) -> bool:

@@ -5,8 +5,10 @@ import itertools
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from morphing.runs.measures import text_layers
 from morphing.ui.compare.streaming import stream_reply
 from morphing.zoo import model_folder
+from tests.merging.families import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,16 @@ def test_a_failure_reaches_the_caller(specialist) -> None:
     broken.forward = None
     with pytest.raises(TypeError):
         list(stream_reply(broken, tokenizer, ask("12 plus 30?")))
+
+
+def test_a_model_that_nests_its_text_configuration_is_read_like_any_other(specialist) -> None:
+    """As multimodal ones do: the context and the layers are the text model's."""
+    _, tokenizer = specialist
+    model = FAMILIES["gemma3 with eyes"]()
+    model.resize_token_embeddings(len(tokenizer))
+    assert not hasattr(model.config, "max_position_embeddings")
+    text = model.config.get_text_config()
+    assert text_layers(model) == text.num_hidden_layers
+    text.max_position_embeddings = 8
+    *_, last = stream_reply(model, tokenizer, ask("12 plus 30? " * 9), max_new_tokens=50)
+    assert len(tokenizer(last, add_special_tokens=False).input_ids) <= 4

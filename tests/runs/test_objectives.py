@@ -9,7 +9,8 @@ import pytest
 
 from morphing.benchmarks.results import Output, Score
 from morphing.errors import MorphingError
-from morphing.runs.objectives import best_of, measures, shown_value, signs, variances
+from morphing.runs.measures import measured
+from morphing.runs.objectives import best_of, shown_value, signs, variances
 from morphing.runs.scales import Bound, Scales, bounds_told, make_scales
 from morphing.runs.spec import RunSpec, parse_spec
 from morphing.runs.trial import Trial
@@ -145,7 +146,7 @@ def test_measures_of_a_loaded_model() -> None:
         )
     )
     scores = {"a": score([1, 0], tokens=6), "b": score([1.0]), "c": score([0] * 4, tokens=3)}
-    found = measures(model, 0.25, scores)
+    found = measured(model, 0.25, scores)
     assert found == {
         "sparsity": -0.25,
         "parameters": float(sum(p.numel() for p in model.parameters())),
@@ -153,7 +154,7 @@ def test_measures_of_a_loaded_model() -> None:
         "tokens": (2 * 6 + 4 * 3) / 6,
         "throughput": (2 * 6 + 4 * 3) / 4.0,
     }
-    assert measures(model, 0.0, {"b": score([1.0])})["tokens"] == 0
+    assert measured(model, 0.0, {"b": score([1.0])})["tokens"] == 0
 
 
 def test_variances_are_known() -> None:
@@ -183,9 +184,10 @@ def test_values_as_text() -> None:
     text = {"name": "text", "dataset": "org/toy", "kind": "perplexity", "target": "{{ text }}"}
     shown = partial(shown_value, spec(benchmarks=[{"benchmark": text}, A]))
     assert [shown(A, 0.5123), shown("text", 0.5123)] == ["51.2", "0.5123"]
-    assert shown("sparsity", -0.01234) == "-0.0123"
-    assert [shown("parameters", n) for n in (656512.0, 7.24e9)] == ["0.66M", "7.240B"]
-    assert [shown(m, 8.0) for m in ("layers", "tokens")] == ["8", "8.0"]
+    assert shown("sparsity", -0.01234) == "−0.0123"
+    assert [shown("parameters", n) for n in (656512.0, 7.24e9)] == ["657k", "7.24B"]
+    told = [shown(name, 8.0) for name in ("layers", "tokens", "throughput")]
+    assert told == ["8", "8.0 tokens", "8.0 tok/s"]
 
 
 def test_scales_keep_slacks_in_the_order_of_their_bounds() -> None:

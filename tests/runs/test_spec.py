@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from morphing.errors import MorphingError
-from morphing.runs.spec import SPARSITY, RunSpec, load_spec, parse_spec, zoo_spec
+from morphing.runs.measures import SPARSITY
+from morphing.runs.spec import RunSpec, load_spec, parse_spec, zoo_spec
 
 
 def valid() -> dict[str, Any]:

@@ -8,13 +8,12 @@ import pytest
 
 from morphing.errors import MorphingError
 from morphing.merging.methods import SEARCHABLE, refusal
-from morphing.runs.spec import MEASURES, RunSpec, SearchOptions, zoo_spec
+from morphing.runs.spec import RunSpec, SearchOptions, zoo_spec
 from morphing.search.options import SpaceOptions
 from morphing.search.samplers import SAMPLERS
 from morphing.ui.compose import cards
 from morphing.ui.compose.choice import Choice, Settings, addable, count_numbers
 from morphing.ui.compose.words import METHOD_GROUPS, METHODS, USUAL_SAMPLERS, ZOO_MODELS
-from morphing.ui.objectives import MEASURE_WORDS
 from morphing.zoo import MODELS
 
 SMALL = Settings(evaluations=5, samples=16, holdout=32)
@@ -34,7 +33,6 @@ def is_unfolded(html: str) -> bool:
 
 def test_every_method_measure_and_zoo_model_has_its_sentence() -> None:
     assert set(METHODS) == set(SEARCHABLE)
-    assert set(MEASURE_WORDS) == set(MEASURES)
     assert set(ZOO_MODELS) == {f"zoo:{name}" for name in MODELS}
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.runs.objectives import LAYERS, PARAMETERS, averaged, signs
+from morphing.runs.measures import LAYERS, MEASURES, PARAMETERS
+from morphing.runs.objectives import averaged, signs
 from morphing.runs.scales import make_scales
-from morphing.runs.spec import MEASURES, RunSpec
+from morphing.runs.spec import RunSpec
 from morphing.ui.compose import cards
 from morphing.ui.compose.choice import Choice, Settings
 from morphing.ui.objectives import Objectives

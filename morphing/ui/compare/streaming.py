@@ -6,6 +6,8 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from morphing.benchmarks.engine.encode import context_length
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,9 +39,11 @@ def stream_reply(
     prompt = tokenizer(
         _render(tokenizer, messages), return_tensors="pt", add_special_tokens=False
     ).input_ids
-    context = model.config.max_position_embeddings
-    max_new_tokens = min(max_new_tokens, context // 2)
-    prompt = prompt[:, max_new_tokens - context :].to(model.device)
+    context = context_length(model, answer_tokens=0)
+    if context is not None:
+        max_new_tokens = min(max_new_tokens, context // 2)
+        prompt = prompt[:, max_new_tokens - context :]
+    prompt = prompt.to(model.device)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
 
     def generate() -> None:

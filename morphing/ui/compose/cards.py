@@ -8,10 +8,10 @@ from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.kinds.table import KINDS
 from morphing.devices import DEVICES, resolve_device
 from morphing.errors import MorphingError
-from morphing.runs.spec import MEASURES
+from morphing.runs.measures import MEASURES, readable
 from morphing.search.samplers import SAMPLERS
 from morphing.sources.source import Inspection, ModelHit
-from morphing.ui.cards import chip, duration, empty, grid, link, option, pill, readable, short_name
+from morphing.ui.cards import chip, duration, empty, grid, link, option, pill, short_name
 from morphing.ui.compose.choice import Choice, Role, Settings, addable, count_numbers, inspected
 from morphing.ui.compose.words import (
     DEPTHS,
@@ -22,7 +22,6 @@ from morphing.ui.compose.words import (
     ZOO_MODELS,
 )
 from morphing.ui.limits import limits
-from morphing.ui.objectives import MEASURE_WORDS
 from morphing.ui.session import seconds_per_trial
 
 _NOTHING_CHOSEN = "No benchmark yet", "Take some from the catalogue below, or bring your own data."
@@ -101,7 +100,7 @@ def benchmarks(choice: Choice) -> str:
     """The chosen benchmarks as cards, and what can be measured without a dataset."""
     known = choice.known
     cards = [_benchmark_card(known[name], role, choice) for name, role in choice.benchmarks]
-    measures = (_measure_card(name, name in choice.measures) for name in MEASURE_WORDS)
+    measures = (_measure_card(name, name in choice.measures) for name in MEASURES)
     chosen = grid(cards, "benchmarks") if cards else empty(*_NOTHING_CHOSEN)
     return f'{chosen}<h3 class="m-sub">Beside the scores</h3>{grid(measures, "measures")}'
 
@@ -133,12 +132,12 @@ def _benchmark_card(benchmark: Benchmark, role: Role, choice: Choice) -> str:
 
 
 def _measure_card(name: str, chosen: bool) -> str:
-    title, text = MEASURE_WORDS[name]
+    title, text = MEASURES[name].title, MEASURES[name].sentence
     return option("measure", name, f"{title}\u00a0{_arrow(name)}", text, chosen)
 
 
 def _arrow(measure: str) -> str:
-    return "↑" if MEASURES[measure] == "maximize" else "↓"
+    return "↑" if MEASURES[measure].direction == "maximize" else "↓"
 
 
 def _segments(name: str, segments: Iterable[tuple[str, str, str, bool]]) -> str:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from morphing.benchmarks.benchmark import Benchmark, catalogue
 from morphing.errors import MorphingError
 from morphing.merging.methods import refusal
-from morphing.runs.objectives import LAYERS, PARAMETERS
+from morphing.runs.measures import LAYERS, MEASURES, PARAMETERS, SPARSITY
 from morphing.runs.seeds import SOURCES as SOURCES_FIRST
 from morphing.runs.seeds import UNIFORM as AVERAGE_FIRST
-from morphing.runs.spec import MEASURES, SOURCES, SPARSITY, RunSpec, parse_spec, zoo_spec
+from morphing.runs.spec import SOURCES, RunSpec, parse_spec, zoo_spec
 from morphing.runs.stages import stages
 from morphing.search.options import Strategy
 from morphing.search.samplers import SAMPLERS
