@@ -9,7 +9,6 @@ from morphing.visitors import forget_own_login, is_public, is_shared, on_space, 
 if is_public():
     forget_own_login()
 
-from html import escape
 from importlib import resources
 from math import isinf
 from typing import Any
@@ -18,6 +17,7 @@ import gradio as gr
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
+from morphing.inert import as_html
 from morphing.ui import session, theme
 from morphing.ui.compare.tab import compare_tab
 from morphing.ui.compose.tab import compose_tab
@@ -77,14 +77,14 @@ def build() -> gr.Blocks:
             with gr.Tab("Compare", id="compare"):
                 compare = compare_tab(current, tray)
             with gr.Tab("Publish", id="publish"):
-                publish_views, publish_pickers = publish_tab(current)
+                publishing = publish_tab(current)
 
         views = [
             View(chip, lambda s: (s.status.state, s.status.done, s.status.total), state_chip),
             View(timer, lambda s: s.status.active, _pace),
             *watch.views,
             *compare.views,
-            *publish_views,
+            *publishing.views,
         ]
 
         def refresh(
@@ -105,7 +105,7 @@ def build() -> gr.Blocks:
                 # Told once, not at every tick.
                 if before.get("error") == (text := sentence(error)):
                     return gr.skip()
-                gr.Warning(escape(text), title="The run cannot be shown")
+                gr.Warning(as_html(text), title="The run cannot be shown")
                 return {seen: {**before, "error": text}}
             if not changed and "error" not in before:
                 return gr.skip()
@@ -135,7 +135,7 @@ def build() -> gr.Blocks:
                 return {chosen: int(event.value), tabs: gr.Tabs(selected="publish")}
             return {chosen: int(event.value)}
 
-        for part in (*watch.pickers, *compare.pickers, *publish_pickers):
+        for part in (*watch.pickers, *compare.pickers, *publishing.pickers):
             part.select(pick, tray, [tray, chosen, tabs], show_progress="hidden")
 
         @guarded()

@@ -1,11 +1,11 @@
 """Small pieces of HTML the tabs share. Everything that comes from outside is escaped here."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any
 
 import gradio as gr
 
+from morphing.inert import as_html
 from morphing.runs.trial import Result
 from morphing.ui.theme import asset
 
@@ -21,7 +21,7 @@ def pick_html(**options: Any) -> gr.HTML:
 def plot_html(label: str, height: int, **options: Any) -> gr.HTML:
     """A plotly figure (its JSON is the value); a click on a trial raises ``select``."""
     return gr.HTML(
-        html_template=f'<div class="m-plot-box" role="img" aria-label="{escape(label)}"'
+        html_template=f'<div class="m-plot-box" role="img" aria-label="{as_html(label)}"'
         f' style="height:{height}px"></div>',
         js_on_load=asset("plot.js"),
         apply_default_css=False,
@@ -31,26 +31,28 @@ def plot_html(label: str, height: int, **options: Any) -> gr.HTML:
 
 def chip(text: str, kind: str = "") -> str:
     """A small label."""
-    return f'<span class="m-chip {kind}">{escape(text)}</span>'
+    return f'<span class="m-chip {kind}">{as_html(text)}</span>'
 
 
 def heading(title: str, hint: str = "") -> str:
     """A section's title with one sentence under it."""
-    under = f"<p>{escape(hint)}</p>" if hint else ""
-    return f'<div class="m-heading"><h2>{escape(title)}</h2>{under}</div>'
+    under = f"<p>{as_html(hint)}</p>" if hint else ""
+    return f'<div class="m-heading"><h2>{as_html(title)}</h2>{under}</div>'
 
 
 def empty(title: str, hint: str) -> str:
     """What stands where there is nothing yet."""
-    return f'<div class="m-empty"><strong>{escape(title)}</strong><span>{escape(hint)}</span></div>'
+    return (
+        f'<div class="m-empty"><strong>{as_html(title)}</strong><span>{as_html(hint)}</span></div>'
+    )
 
 
 def option(action: str, value: str, title: str, text: str, chosen: bool) -> str:
     """One of several cards of which one is chosen."""
     return (
         f'<button type="button" class="m-option" aria-pressed="{str(chosen).lower()}"'
-        f' data-do="{action}" data-value="{escape(value)}">'
-        f"<strong>{escape(title)}</strong><span>{escape(text)}</span></button>"
+        f' data-do="{action}" data-value="{as_html(value)}">'
+        f"<strong>{as_html(title)}</strong><span>{as_html(text)}</span></button>"
     )
 
 
@@ -61,10 +63,10 @@ def grid(cards: Iterable[str], kind: str = "") -> str:
 
 def link(action: str, value: str, text: str, label: str = "") -> str:
     """A quiet button that reads like a link."""
-    aria = f' aria-label="{escape(label)}"' if label else ""
+    aria = f' aria-label="{as_html(label)}"' if label else ""
     return (
         f'<button type="button" class="m-link" data-do="{action}"'
-        f' data-value="{escape(value)}"{aria}>{escape(text)}</button>'
+        f' data-value="{as_html(value)}"{aria}>{as_html(text)}</button>'
     )
 
 
@@ -73,7 +75,7 @@ def pill(action: str, value: str, text: str, pressed: bool | None = None) -> str
     state = "" if pressed is None else f' aria-pressed="{str(pressed).lower()}"'
     return (
         f'<button type="button" class="m-pill" data-do="{action}"'
-        f' data-value="{escape(value)}"{state}>{escape(text)}</button>'
+        f' data-value="{as_html(value)}"{state}>{as_html(text)}</button>'
     )
 
 
@@ -82,7 +84,7 @@ def step_bar(step: str, done: int, total: int) -> str:
     share = 100 * done / total if total else 0
     counted = f" · {done}/{total}" if total else ""
     return (
-        f'<div class="m-progress running"><p class="m-step" role="status">{escape(step)}{counted}'
+        f'<div class="m-progress running"><p class="m-step" role="status">{as_html(step)}{counted}'
         f'</p><div class="m-bar"><i style="width:{share:.0f}%"></i></div></div>'
     )
 
@@ -107,7 +109,7 @@ def cut_remark(title: str, results: Sequence[Result]) -> str:
 
 def answers_table(heads: Sequence[str], rows: Sequence[str]) -> str:
     """Answers, a sample a row (HTML), under titles; of many the first ones."""
-    titles = "".join(f"<th>{escape(title)}</th>" for title in heads)
+    titles = "".join(f"<th>{as_html(title)}</th>" for title in heads)
     left = len(rows) - _PEEK
     more = f"<p class='m-step'>{left} more not shown</p>" if left > 0 else ""
     return (

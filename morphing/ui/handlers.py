@@ -7,12 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from html import escape
 from typing import Any, TypeVar
 
 import gradio as gr
 
 from morphing.errors import mendable
+from morphing.inert import as_html
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def guarded(
     """
 
     def told(error: Exception) -> Any:
-        text = escape(sentence(error))
+        text = as_html(sentence(error))
         gr.Warning(text, title="That did not work", duration=12)
         outputs = otherwise()
         if note is not None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from morphing.inert import one_line
 from morphing.runs.measures import MEASURES
 from morphing.runs.scales import Bound
 from morphing.runs.spec import RunSpec
@@ -80,7 +81,7 @@ class Objectives:
         raw = set()
         for use in spec.tasks:
             benchmark = use.declaration
-            titles[benchmark.name] = benchmark.title or benchmark.name
+            titles[benchmark.name] = one_line(benchmark.title or benchmark.name)
             if not benchmark.share:
                 raw.add(benchmark.name)
         pairs = zip(spec.objectives, spec.directions, strict=True)

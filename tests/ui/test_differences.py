@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from morphing.ui.watch.differences import Row, differences, lead, pairs_of
+from morphing.runs.pairs import Row, lead, pairs_of
+from morphing.ui.objectives import Objective
+from morphing.ui.watch.differences import differences
 
 
 def row(name: str, answer: str, score: float) -> Row:
@@ -50,6 +52,8 @@ def test_partial_scores_are_compared_too() -> None:
 def test_answers_are_escaped_and_nothing_in_common_is_said() -> None:
     html = differences(pairs_of(MINE, OTHER), "differ", "<i>", "base")
     assert "&lt;b&gt;" in html and "<i>" not in html
-    bits = differences(pairs_of(MINE, OTHER), "ahead", "Trial 1", "base", share=False)
+    prose = Objective("prose", "Prose", maximised=False, share=False)
+    bits = differences(pairs_of(MINE, OTHER), "ahead", "Trial 1", "base", prose)
+    assert "less is better" in bits and "less is better" not in html
     assert "points" not in bits and "✓" not in bits and "✗" not in bits
     assert "no sample in common" in differences([], "differ", "a", "b")

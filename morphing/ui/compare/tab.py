@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from morphing.benchmarks.data.samples import load_samples
 from morphing.errors import MorphingError
+from morphing.inert import as_html, visible
 from morphing.merging.recipe import Recipe
 from morphing.runs.plain_recipes import alone
 from morphing.runs.run import Run
@@ -32,71 +32,64 @@ _EXAMPLES = 4
 
 @dataclass(frozen=True)
 class Compare:
-    """The tab's parts that others listen to."""
+    """The tab's parts. What its methods return are values of components."""
 
-    views: list[View]
-    pickers: tuple[gr.HTML, ...]
+    members: gr.HTML
+    hint: gr.HTML
+    hint_column: gr.Column
+    columns: tuple[gr.Column, ...]
+    titles: tuple[gr.HTML, ...]
+    chats: tuple[gr.Chatbot, ...]
+    ask: gr.Column
+    status: gr.HTML
+    examples: gr.HTML
+    message: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    clear: gr.Button
+    histories: gr.State
+    """What was said with each member of the tray."""
 
+    @property
+    def pickers(self) -> tuple[gr.HTML, ...]:
+        """The parts a click in which the app answers."""
+        return self.members, self.hint
 
-def compare_tab(current: gr.Textbox, tray: gr.State) -> Compare:
-    """Build the tab. ``tray`` holds the members chosen, here or under Watch."""
-    histories = gr.State({})
-    with gr.Column(elem_classes="m-panel"):
-        gr.HTML(
-            heading("Side by side", "Pick two to four: merges of the front, sources or the base.")
-        )
-        members = pick_html(elem_id="members")
-    with gr.Column(elem_classes="m-panel") as hint_column:
-        hint = pick_html(elem_id="compare-hint")
-    columns, titles, chats = [], [], []
-    with gr.Row(elem_classes="m-columns"):
-        for index in range(TRAY_SIZE):
-            with gr.Column(visible=False, min_width=230, elem_classes="m-column") as column:
-                titles.append(gr.HTML(apply_default_css=False))
-                chats.append(
-                    gr.Chatbot(
-                        height=380,
-                        show_label=False,
-                        label=f"Conversation {index + 1}",
-                        render_markdown=False,
-                        sanitize_html=True,
-                        allow_tags=False,
-                        latex_delimiters=[],
-                        feedback_options=None,
-                        buttons=["copy"],
-                        layout="bubble",
-                        placeholder="Waiting for your message",
-                        elem_id=f"chat-{index}",
-                    )
-                )
-            columns.append(column)
-    with gr.Column(visible=False, elem_classes="m-panel m-ask") as ask:
-        status = gr.HTML(apply_default_css=False, elem_id="chat-status")
-        examples = pick_html(elem_id="examples")
-        with gr.Row():
-            message = gr.Textbox(
-                placeholder="Ask all of them the same",
-                label="Message",
-                show_label=False,
-                container=False,
-                max_lines=6,
-                scale=6,
-                elem_id="message",
-            )
-            send = gr.Button(
-                "Send", variant="primary", size="md", scale=0, min_width=90, elem_id="send"
-            )
-            stop = gr.Button("Stop", size="md", scale=0, min_width=80)
-            clear = gr.Button("Clear", size="md", scale=0, min_width=80)
+    @property
+    def views(self) -> list[View]:
+        """What follows the run and the tray."""
+        views = [
+            View(self.members, lambda s: (s.mark, s.tray), _members),
+            View(self.hint, lambda s: (bool(s.tray), s.figures.knee), _hint),
+            View(
+                self.hint_column,
+                lambda s: bool(s.tray),
+                lambda s: gr.Column(visible=not (s and s.tray)),
+            ),
+            View(self.examples, lambda s: s.run.name, _examples),
+            View(self.ask, lambda s: bool(s.tray), lambda s: gr.Column(visible=bool(s and s.tray))),
+        ]
+        for index, (column, title) in enumerate(zip(self.columns, self.titles, strict=True)):
+            views += _column_views(index, column, title)
+        return views
 
-    def boxes(chosen: list[str], talks: Histories) -> dict[Any, Any]:
+    def shown(self, chosen: list[str], talks: Histories) -> dict[Any, Any]:
+        """The conversations of the members chosen, as they are shown."""
         padded = [*chosen, *[""] * (TRAY_SIZE - len(chosen))]
-        return {chat: talks.get(member, []) for chat, member in zip(chats, padded, strict=True)}
+        return {
+            chat: _inert(talks.get(member, []))
+            for chat, member in zip(self.chats, padded, strict=True)
+        }
 
-    @guarded()
     def reply(
-        name: str, chosen: list[str], text: str, talks: Histories, login: gr.OAuthToken | None
+        self,
+        name: str,
+        chosen: list[str],
+        text: str,
+        talks: Histories,
+        login: gr.OAuthToken | None,
     ) -> Iterator[dict[Any, Any]]:
+        """Every member chosen answers ``text``, one after the other, as they come."""
         run, text = session.find_run(name), text.strip()
         if run is None or not chosen:
             raise MorphingError("Pick at least one model above first.")
@@ -105,52 +98,112 @@ def compare_tab(current: gr.Textbox, tray: gr.State) -> Compare:
         if len(text) > _LONGEST_MESSAGE:
             raise MorphingError(f"That is longer than {_LONGEST_MESSAGE} characters: shorten it.")
         recipes = {member: _recipe(run, member) for member in chosen}
-        before = talks
         asked = {m: [*talks.get(m, []), {"role": "user", "content": text}] for m in chosen}
-        talks = {**before, **asked}
-        yield {message: "", status: _note("Waking the models…"), **boxes(chosen, talks)}
+        talks = {**talks, **asked}
+        waking = {self.message: "", self.status: _note("Waking the models…")}
+        yield waking | self.shown(chosen, talks)
         work = _conversation(run, recipes, asked, session.token_of(login))
         with closing(follow(work, stoppable=True)) as steps:
             for note, answered in steps:
                 talks = {**talks, **answered}
-                yield {histories: talks, status: _note(note), **boxes(chosen, talks)}
-        yield {status: ""}
+                said = {self.histories: talks, self.status: _note(note)}
+                yield said | self.shown(chosen, talks)
+        yield {self.status: ""}
 
+    def emptied(self) -> dict[Any, Any]:
+        """No conversation."""
+        return {self.histories: {}, self.status: "", **{chat: [] for chat in self.chats}}
+
+
+def compare_tab(current: gr.Textbox, tray: gr.State) -> Compare:
+    """Build the tab. ``tray`` holds the members chosen, here or under Watch."""
+    with gr.Column(elem_classes="m-panel"):
+        gr.HTML(
+            heading("Side by side", "Pick two to four: merges of the front, sources or the base.")
+        )
+        members = pick_html(elem_id="members")
+    with gr.Column(elem_classes="m-panel") as hint_column:
+        hint = pick_html(elem_id="compare-hint")
+    with gr.Row(elem_classes="m-columns"):
+        columns, titles, chats = zip(*map(_column, range(TRAY_SIZE)), strict=True)
+    with gr.Column(visible=False, elem_classes="m-panel m-ask") as ask:
+        asking = _asking()
+    tab = Compare(members, hint, hint_column, columns, titles, chats, ask, *asking, gr.State({}))
+    _wire(tab, current, tray)
+    return tab
+
+
+def _column(index: int) -> tuple[gr.Column, gr.HTML, gr.Chatbot]:
+    with gr.Column(visible=False, min_width=230, elem_classes="m-column") as column:
+        title = gr.HTML(apply_default_css=False)
+        chat = gr.Chatbot(
+            height=380,
+            show_label=False,
+            label=f"Conversation {index + 1}",
+            render_markdown=False,
+            sanitize_html=True,
+            allow_tags=False,
+            latex_delimiters=[],
+            feedback_options=None,
+            buttons=["copy"],
+            layout="bubble",
+            placeholder="Waiting for your message",
+            elem_id=f"chat-{index}",
+        )
+    return column, title, chat
+
+
+def _asking() -> tuple[gr.HTML, gr.HTML, gr.Textbox, gr.Button, gr.Button, gr.Button]:
+    status = gr.HTML(apply_default_css=False, elem_id="chat-status")
+    examples = pick_html(elem_id="examples")
+    with gr.Row():
+        message = gr.Textbox(
+            placeholder="Ask all of them the same",
+            label="Message",
+            show_label=False,
+            container=False,
+            max_lines=6,
+            scale=6,
+            elem_id="message",
+        )
+        send = gr.Button(
+            "Send", variant="primary", size="md", scale=0, min_width=90, elem_id="send"
+        )
+        stop = gr.Button("Stop", size="md", scale=0, min_width=80)
+        clear = gr.Button("Clear", size="md", scale=0, min_width=80)
+    return status, examples, message, send, stop, clear
+
+
+def _wire(tab: Compare, current: gr.Textbox, tray: gr.State) -> None:
     sent = gr.on(
-        [send.click, message.submit],
-        reply,
-        [current, tray, message, histories],
-        [message, status, histories, *chats],
+        [tab.send.click, tab.message.submit],
+        guarded()(tab.reply),
+        [current, tray, tab.message, tab.histories],
+        [tab.message, tab.status, tab.histories, *tab.chats],
         show_progress="hidden",
         concurrency_limit=8,
     )
-    stop.click(lambda: "", None, status, cancels=[sent], show_progress="hidden")
-    clear.click(
-        lambda: ({}, *[[]] * TRAY_SIZE, ""),
+    tab.stop.click(lambda: "", None, tab.status, cancels=[sent], show_progress="hidden")
+    tab.clear.click(
+        tab.emptied,
         None,
-        [histories, *chats, status],
+        [tab.histories, *tab.chats, tab.status],
         cancels=[sent],
         show_progress="hidden",
     )
-    tray.change(boxes, [tray, histories], chats, show_progress="hidden")
-    current.change(lambda: {}, None, histories)
+    tray.change(tab.shown, [tray, tab.histories], [*tab.chats], show_progress="hidden")
+    current.change(lambda: {}, None, tab.histories)
+    tab.examples.select(guarded()(_value), None, tab.message, show_progress="hidden")
 
-    @guarded()
-    def take(event: gr.EventData) -> str:
-        return str(event.value)
 
-    examples.select(take, None, message, show_progress="hidden")
+def _value(event: gr.EventData) -> str:
+    """What a click was on."""
+    return str(event.value)
 
-    views = [
-        View(members, lambda s: (s.mark, s.tray), _members),
-        View(hint, lambda s: (bool(s.tray), s.figures.knee), _hint),
-        View(hint_column, lambda s: bool(s.tray), lambda s: gr.Column(visible=not (s and s.tray))),
-        View(examples, lambda s: s.run.name, _examples),
-        View(ask, lambda s: bool(s.tray), lambda s: gr.Column(visible=bool(s and s.tray))),
-    ]
-    for index, (column, title) in enumerate(zip(columns, titles, strict=True)):
-        views += _column_views(index, column, title)
-    return Compare(views, (members, hint))
+
+def _inert(talk: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A conversation as it is shown: what steers a terminal or turns text around is visible."""
+    return [{**turn, "content": visible(turn["content"], lines=True)} for turn in talk]
 
 
 def _column_views(index: int, column: gr.Column, title: gr.HTML) -> list[View]:
@@ -235,7 +288,7 @@ def _hint(scene: Scene | None) -> str:
     pair = f"trial {scene.figures.knee}\n{scene.run.spec.base}"
     return (
         f'{text}<div class="m-center"><button type="button" class="m-button" data-do="pair"'
-        f' data-value="{escape(pair)}">Compare the knee with the base</button></div>'
+        f' data-value="{as_html(pair)}">Compare the knee with the base</button></div>'
     )
 
 
@@ -247,11 +300,11 @@ def _column_title(scene: Scene, member: str) -> str:
     if member in scene.references:
         values = scene.references[member].values
     facts = "".join(
-        f"<dt>{escape(objective.title)}</dt><dd>{objective.shown(values[objective.name])}</dd>"
+        f"<dt>{as_html(objective.title)}</dt><dd>{objective.shown(values[objective.name])}</dd>"
         for objective in scene.objectives.all
         if objective.name in values
     )
-    return f'<h3>{escape(scene.title(member))}</h3><dl class="m-facts tight">{facts}</dl>'
+    return f'<h3>{as_html(scene.title(member))}</h3><dl class="m-facts tight">{facts}</dl>'
 
 
 def _examples(scene: Scene | None) -> str:
@@ -265,4 +318,4 @@ def _examples(scene: Scene | None) -> str:
 
 
 def _note(text: str) -> str:
-    return f'<p class="m-step" role="status">{escape(text)}</p>'
+    return f'<p class="m-step" role="status">{as_html(text)}</p>'

@@ -1,13 +1,13 @@
 """The cards under Compose."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from math import inf
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.kinds.table import KINDS
 from morphing.devices import DEVICES, resolve_device
 from morphing.errors import MorphingError
+from morphing.inert import as_html
 from morphing.runs.measures import MEASURES, readable
 from morphing.search.samplers import SAMPLERS
 from morphing.sources.source import Inspection, ModelHit
@@ -44,7 +44,7 @@ def models(choice: Choice, token: str | None) -> str:
     ]
     rest = "".join(
         f'<button type="button" class="m-ghost" data-do="add" data-value="{name}">'
-        f"+ {escape(short_name(name))}</button>"
+        f"+ {as_html(short_name(name))}</button>"
         for name in addable(choice)
     )
     left = chip("From the zoo") + rest if rest else ""
@@ -57,13 +57,13 @@ def _model_card(name: str, role: str, actions: str, token: str | None) -> str:
     try:
         facts, error = _facts(inspected(name, token)), ""
     except MorphingError as problem:
-        facts, error = "", f'<p class="m-error">{escape(str(problem))}</p>'
+        facts, error = "", f'<p class="m-error">{as_html(str(problem))}</p>'
     text = ZOO_MODELS.get(name, name)
     return (
         f'<article class="m-card {role.lower()}"><header>{chip(role, role.lower())}'
         f'<span class="m-card-actions">{actions}</span></header>'
-        f'<h3 title="{escape(name)}">{escape(short_name(name))}</h3>'
-        f"<p>{escape(text)}</p>{error}<footer>{facts}</footer></article>"
+        f'<h3 title="{as_html(name)}">{as_html(short_name(name))}</h3>'
+        f"<p>{as_html(text)}</p>{error}<footer>{facts}</footer></article>"
     )
 
 
@@ -77,7 +77,7 @@ def _facts(found: Inspection) -> str:
     ]
     if found.base_models:
         facts.append(f"from {short_name(found.base_models[0])}")
-    return f"<small>{escape(' · '.join(facts))}</small>"
+    return f"<small>{as_html(' · '.join(facts))}</small>"
 
 
 def hits(found: Sequence[ModelHit], choice: Choice) -> str:
@@ -90,7 +90,7 @@ def hits(found: Sequence[ModelHit], choice: Choice) -> str:
         action = chip("chosen") if known else link("add", hit.id, "Add", f"Add {hit.id}")
         gated = chip("gated", "warn") if hit.gated else ""
         rows.append(
-            f"<li><b>{escape(hit.id)}</b>{gated}<small>{readable(hit.downloads)} downloads</small>"
+            f"<li><b>{as_html(hit.id)}</b>{gated}<small>{readable(hit.downloads)} downloads</small>"
             f"{action}</li>"
         )
     return f'<ul class="m-hits">{"".join(rows)}</ul>'
@@ -121,11 +121,11 @@ def _benchmark_card(benchmark: Benchmark, role: Role, choice: Choice) -> str:
         kept = benchmark.name in choice.floors
         bound = pill("floor", benchmark.name, "Never worse than any source", kept)
         if benchmark.contaminates:
-            caution = f'<p class="m-caution">{escape(_CAUTION)}</p>'
+            caution = f'<p class="m-caution">{as_html(_CAUTION)}</p>'
     return (
         f'<article class="m-card benchmark {role}">'
-        f"<h3>{escape(benchmark.title or benchmark.name)}</h3>"
-        f"<p>{escape(benchmark.description)}</p>{caution}"
+        f"<h3>{as_html(benchmark.title or benchmark.name)}</h3>"
+        f"<p>{as_html(benchmark.description)}</p>{caution}"
         f"<footer>{''.join(chip(fact) for fact in facts if fact)}</footer>"
         f"{_segments(benchmark.name, segments)}{bound}</article>"
     )
@@ -144,10 +144,10 @@ def _segments(name: str, segments: Iterable[tuple[str, str, str, bool]]) -> str:
     """Buttons of which one is on: action, value, label, whether it is that one."""
     buttons = "".join(
         f'<button type="button" aria-pressed="{str(on).lower()}" {"disabled" if on else ""}'
-        f' data-do="{action}" data-value="{escape(value)}">{label}</button>'
+        f' data-do="{action}" data-value="{as_html(value)}">{label}</button>'
         for action, value, label, on in segments
     )
-    return f'<div class="m-segments" role="group" aria-label="{escape(name)}">{buttons}</div>'
+    return f'<div class="m-segments" role="group" aria-label="{as_html(name)}">{buttons}</div>'
 
 
 def space(choice: Choice) -> str:
@@ -236,8 +236,8 @@ def summary(choice: Choice, settings: Settings, token: str | None) -> str:
     ]
     if limits().hours < inf:
         lines.append((f"{limits().hours:g} hours", "at most, as for every search on this page"))
-    items = "".join(f"<li><b>{escape(a)}</b> <span>{escape(b)}</span></li>" for a, b in lines)
-    told = f'<p class="m-error">{escape(problem)}</p>' if problem else ""
+    items = "".join(f"<li><b>{as_html(a)}</b> <span>{as_html(b)}</span></li>" for a, b in lines)
+    told = f'<p class="m-error">{as_html(problem)}</p>' if problem else ""
     return f'<div class="m-summary"><h2>Your search</h2><ul>{items}</ul>{told}</div>'
 
 

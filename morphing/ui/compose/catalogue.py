@@ -1,11 +1,11 @@
 """What can be measured: the catalogue by skill and language, to look through and take from."""
 
 from collections.abc import Iterable
-from html import escape
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.kinds.table import KINDS
 from morphing.errors import MorphingError
+from morphing.inert import as_html
 from morphing.ui.cards import chip, empty, pill
 from morphing.ui.compose.choice import Choice
 from morphing.ui.compose.words import LANGUAGES, OWN_SKILL, SKILLS, skill_of
@@ -69,7 +69,7 @@ def _group(title: str, members: list[Benchmark], choice: Choice) -> str:
         _row(family[0], choice) if len(family) == 1 else _family(family, choice)
         for family in families.values()
     )
-    return f"<section><h3>{escape(title)}</h3><ul>{rows}</ul></section>"
+    return f"<section><h3>{as_html(title)}</h3><ul>{rows}</ul></section>"
 
 
 def _stem(benchmark: Benchmark) -> str:
@@ -82,11 +82,11 @@ def _row(benchmark: Benchmark, choice: Choice) -> str:
     facts.append(chip(KINDS[benchmark.kind].title))
     facts += [_test_only()] if benchmark.contaminates else []
     reason = refusal(benchmark)
-    told = f'<small class="m-refused">{escape(reason)}</small>' if reason else ""
+    told = f'<small class="m-refused">{as_html(reason)}</small>' if reason else ""
     return (
         f'<li class="m-offer{" refused" if reason else ""}">'
-        f"<div><b>{escape(benchmark.title or benchmark.name)}</b>{''.join(facts)}"
-        f"<small>{escape(benchmark.description)}</small>{told}</div>"
+        f"<div><b>{as_html(benchmark.title or benchmark.name)}</b>{''.join(facts)}"
+        f"<small>{as_html(benchmark.description)}</small>{told}</div>"
         f'<span class="m-offer-do">{_buttons(benchmark, choice, reason is None)}</span></li>'
     )
 
@@ -94,11 +94,11 @@ def _row(benchmark: Benchmark, choice: Choice) -> str:
 def _buttons(benchmark: Benchmark, choice: Choice, usable: bool) -> str:
     if role := choice.roles.get(benchmark.name):
         return chip("objective" if role == "objective" else "in the report", "front")
-    title = escape(benchmark.title or benchmark.name)
+    title = as_html(benchmark.title or benchmark.name)
     disabled = "" if usable else " disabled"
     return "".join(
         f'<button type="button" class="m-take" data-do="{action}"{disabled}'
-        f' data-value="{escape(benchmark.name)}" aria-label="{title}: {label}">{label}</button>'
+        f' data-value="{as_html(benchmark.name)}" aria-label="{title}: {label}">{label}</button>'
         for action, label in (("objective", "+ Objective"), ("report", "Report"))
     )
 
@@ -117,7 +117,7 @@ def _family(members: list[Benchmark], choice: Choice) -> str:
     title = (first.title or first.name).partition(" (")[0]
     facts = chip(KINDS[first.kind].title) + (_test_only() if _any_test(members) else "")
     return (
-        f'<li class="m-offer family"><div><b>{escape(title)}</b>{facts}'
+        f'<li class="m-offer family"><div><b>{as_html(title)}</b>{facts}'
         f"<small>One in {len(members)} languages; each is an objective of its own.</small>"
         f'<div class="m-tongues">{languages}</div></div></li>'
     )

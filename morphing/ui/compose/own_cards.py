@@ -1,13 +1,12 @@
 """What is shown of a benchmark of the visitor's own before it is taken."""
 
-from html import escape
-
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.draft import ROLES, Draft
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.find import asked_and_expected
 from morphing.benchmarks.kinds.table import KINDS
 from morphing.errors import MorphingError
+from morphing.inert import as_html
 from morphing.ui.cards import chip, short_name
 
 _ROLE_WORDS = {
@@ -33,7 +32,7 @@ def workshop(draft: Draft) -> str:
     )
     columns = _columns(draft) if draft.mapped and draft.table.rows else ""
     return (
-        f'<header class="m-own-head"><div class="m-heading"><h2>{escape(title)}'
+        f'<header class="m-own-head"><div class="m-heading"><h2>{as_html(title)}'
         f"{chip(kind, 'front')}{_cautions(draft)}</h2><p>{said}</p></div>"
         f'</header><div class="m-own-body{"" if columns else " plain"}">{columns}'
         f"<div>{_examples(draft)}</div></div>"
@@ -57,12 +56,12 @@ def _column(draft: Draft, name: str, value: str) -> str:
     buttons = "".join(
         f'<button type="button" class="{each}" aria-pressed="{str(each == role).lower()}"'
         f' {"disabled" if each == role else ""} data-do="role"'
-        f' data-value="{escape(f"{each}:{name}")}">{_ROLE_WORDS[each]}</button>'
+        f' data-value="{as_html(f"{each}:{name}")}">{_ROLE_WORDS[each]}</button>'
         for each in ROLES
     )
     return (
-        f'<li class="{role}"><b>{escape(name)}</b><small>{escape(value)}</small>'
-        f'<div class="m-segments" role="group" aria-label="{escape(name)}">{buttons}</div></li>'
+        f'<li class="{role}"><b>{as_html(name)}</b><small>{as_html(value)}</small>'
+        f'<div class="m-segments" role="group" aria-label="{as_html(name)}">{buttons}</div></li>'
     )
 
 
@@ -70,19 +69,19 @@ def _examples(draft: Draft) -> str:
     try:
         benchmark, samples = draft.benchmark, draft.examples()
     except MorphingError as error:
-        return f'<p class="m-error" role="alert">{escape(str(error))}</p>'
+        return f'<p class="m-error" role="alert">{as_html(str(error))}</p>'
     return "".join(
         f'<article class="m-example">{_example(benchmark, s)}</article>' for s in samples
     )
 
 
 def _example(benchmark: Benchmark, sample: Sample) -> str:
-    system = f'<div class="m-asked system">{escape(sample.system)}</div>' if sample.system else ""
+    system = f'<div class="m-asked system">{as_html(sample.system)}</div>' if sample.system else ""
     text, target = asked_and_expected(sample)
     asked = f"…{text[-_LONGEST_PROMPT:]}" if len(text) > _LONGEST_PROMPT else text
-    prompt = f'<div class="m-asked">{escape(asked)}</div>' if asked else ""
+    prompt = f'<div class="m-asked">{as_html(asked)}</div>' if asked else ""
     return (
-        f"<small>{escape(sample.id)}</small>{system}{prompt}{_expected(benchmark, sample, target)}"
+        f"<small>{as_html(sample.id)}</small>{system}{prompt}{_expected(benchmark, sample, target)}"
     )
 
 
@@ -90,7 +89,7 @@ def _expected(benchmark: Benchmark, sample: Sample, target: str) -> str:
     if benchmark.kind == "multiple_choice":
         options = "".join(
             f'<li class="{"right" if index == sample.target else ""}">'
-            f"{escape(choice.strip())}{escape(sample.continuation)}</li>"
+            f"{as_html(choice.strip())}{as_html(sample.continuation)}</li>"
             for index, choice in enumerate(sample.choices)
             if index < _MOST_OPTIONS or index == sample.target
         )
@@ -99,4 +98,4 @@ def _expected(benchmark: Benchmark, sample: Sample, target: str) -> str:
         return f'<ol class="m-choices">{options}{rest}</ol>'
     label = "scored text" if benchmark.kind == "perplexity" else "expected"
     shown = target if len(target) <= _LONGEST_PROMPT else f"{target[:_LONGEST_PROMPT]}…"
-    return f'<div class="m-expected"><i>{label}</i>{escape(shown)}</div>' if target else ""
+    return f'<div class="m-expected"><i>{label}</i>{as_html(shown)}</div>' if target else ""

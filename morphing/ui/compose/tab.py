@@ -1,12 +1,12 @@
 """The tab "Compose": what to merge, what to measure, how to search, and the launch."""
 
 from collections.abc import Iterator
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from morphing.errors import MorphingError
+from morphing.inert import as_html
 from morphing.runs import launch
 from morphing.runs.prepare import create_run
 from morphing.sources.find import search_models
@@ -199,7 +199,7 @@ def compose_tab(current: gr.Textbox, own: gr.State, tabs: gr.Tabs) -> None:
             try:
                 launch.start(run, token, own_login=not is_public(), workers=workers)
             except MorphingError as error:
-                arrived[note] = f'<p class="m-error" role="alert">{escape(sentence(error))}</p>'
+                arrived[note] = f'<p class="m-error" role="alert">{as_html(sentence(error))}</p>'
         yield arrived | ready()
 
     go.click(

@@ -1,69 +1,29 @@
 """The tab "Differences": where two models answer the same samples differently."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import Any
 
 import gradio as gr
 
 from morphing.errors import MorphingError
+from morphing.inert import as_html
+from morphing.runs.pairs import Pair, Row, lead, pairs_of
 from morphing.runs.run import Run
 from morphing.ui import session
 from morphing.ui.cards import answers_table, empty, short_name
 from morphing.ui.handlers import guarded
-from morphing.ui.objectives import Objectives
+from morphing.ui.objectives import Objective, Objectives
 from morphing.ui.scene import Scene, View, trial_number
 
-Row = dict[str, Any]
-
 _LONGEST_ANSWER = 220
+_RIGHT = Objective("", "")
+"""Answers that are right or wrong."""
 _SHOW = {
     "differ": "All differences",
     "ahead": "Only this one right",
     "behind": "Only the other right",
     "neither": "Both wrong, otherwise",
 }
-
-
-@dataclass(frozen=True)
-class Pair:
-    """What two models answered to one sample."""
-
-    mine: Row
-    other: Row
-
-    @property
-    def verdict(self) -> str:
-        """Which is better: ``ahead`` (mine), ``behind``, ``both`` or ``neither`` good."""
-        mine, other = self.mine["score"], self.other["score"]
-        if mine == other:
-            return "both" if mine >= 1 else "neither"
-        return "ahead" if mine > other else "behind"
-
-    @property
-    def differs(self) -> bool:
-        """Whether the answers are not the same."""
-        return bool(
-            self.mine["score"] != self.other["score"] or self.mine["answer"] != self.other["answer"]
-        )
-
-
-def pairs_of(mine: Sequence[Row], other: Sequence[Row]) -> list[Pair]:
-    """The samples both have answered, in the first one's order."""
-    known = {row["id"]: row for row in other}
-    return [Pair(row, known[row["id"]]) for row in mine if row["id"] in known]
-
-
-def lead(pairs: Sequence[Pair]) -> tuple[float, float]:
-    """How much better mine is in the mean, and that difference's standard error, by pairs."""
-    differences = [pair.mine["score"] - pair.other["score"] for pair in pairs]
-    mean = math.fsum(differences) / len(differences)
-    spread = math.fsum((each - mean) ** 2 for each in differences)
-    count = len(differences)
-    return mean, math.sqrt(spread / (count - 1) / count) if count > 1 else 0.0
 
 
 def differences_tab(current: gr.Textbox, shown_trial: gr.State) -> list[View]:
@@ -81,22 +41,9 @@ def differences_tab(current: gr.Textbox, shown_trial: gr.State) -> list[View]:
         )
     table = gr.HTML(apply_default_css=False, elem_id="differences")
 
-    @guarded()
-    def compare(
-        name: str, number: int | None, benchmark: str | None, against: str | None, kind: str
-    ) -> str:
-        run = session.find_run(name)
-        if run is None or number is None or benchmark is None or not against:
-            return ""
-        mine = run.outputs(number).get(benchmark, [])
-        theirs = _outputs(run, against).get(benchmark, [])
-        title = short_name(against) if trial_number(against) is None else against.capitalize()
-        share = Objectives.of(run.spec)[benchmark].share
-        return differences(pairs_of(mine, theirs), kind, f"Trial {number}", title, share=share)
-
     for part in (shown_trial, which, other, show):
         part.change(
-            compare,
+            guarded()(compare),
             [current, shown_trial, which, other, show],
             table,
             show_progress="hidden",
@@ -106,6 +53,20 @@ def differences_tab(current: gr.Textbox, shown_trial: gr.State) -> list[View]:
         View(other, lambda s: (s.mark, s.focus), _others),
         View(which, lambda s: s.run.name, benchmark_choices),
     ]
+
+
+def compare(
+    name: str, number: int | None, benchmark: str | None, against: str | None, kind: str
+) -> str:
+    """The trial in focus against another model, sample by sample."""
+    run = session.find_run(name)
+    if run is None or number is None or benchmark is None or not against:
+        return ""
+    mine = run.outputs(number).get(benchmark, [])
+    theirs = _outputs(run, against).get(benchmark, [])
+    title = short_name(against) if trial_number(against) is None else against.capitalize()
+    objective = Objectives.of(run.spec)[benchmark]
+    return differences(pairs_of(mine, theirs), kind, f"Trial {number}", title, objective)
 
 
 def benchmark_choices(scene: Scene | None) -> gr.Dropdown:
@@ -135,24 +96,25 @@ def _others(scene: Scene | None) -> gr.Dropdown:
 
 
 def differences(
-    pairs: Sequence[Pair], kind: str, mine: str, other: str, *, share: bool = True
+    pairs: Sequence[Pair], kind: str, mine: str, other: str, objective: Objective = _RIGHT
 ) -> str:
-    """How the two stand, and the samples of one kind, side by side.
+    """How the two stand on an objective, and the samples of one kind, side by side.
 
     Scores that are no ``share`` of 1, such as bits per byte, are neither right nor wrong: all that
     differ are shown.
     """
     if not pairs:
         return empty("Nothing to compare", "The two have answered no sample in common.")
-    if not share:
+    told = _lead(pairs, mine, other, objective)
+    if not objective.share:
         differing = [pair for pair in pairs if pair.differs]
-        return _lead(pairs, mine, other, share=False) + _table(differing, mine, other, share=False)
+        return told + _table(differing, mine, other, share=False)
     counts = Counter(pair.verdict for pair in pairs)
     chosen = [pair for pair in pairs if pair.differs and (kind == "differ" or pair.verdict == kind)]
-    return _standing(pairs, counts, mine, other) + _table(chosen, mine, other)
+    return told + _standing(counts, mine, other) + _table(chosen, mine, other)
 
 
-def _standing(pairs: Sequence[Pair], counts: Counter[str], mine: str, other: str) -> str:
+def _standing(counts: Counter[str], mine: str, other: str) -> str:
     parts = (
         ("both", "both right"),
         ("ahead", f"only {mine}"),
@@ -163,23 +125,25 @@ def _standing(pairs: Sequence[Pair], counts: Counter[str], mine: str, other: str
         f'<i class="{key}" style="flex-grow:{counts[key]}"></i>' for key, _ in parts if counts[key]
     )
     legend = "".join(
-        f'<li><i class="{key}"></i>{escape(label)} <b>{counts[key]}</b></li>'
+        f'<li><i class="{key}"></i>{as_html(label)} <b>{counts[key]}</b></li>'
         for key, label in parts
     )
     return (
-        f'{_lead(pairs, mine, other, share=True)}<div class="m-standing" role="img" aria-label="'
-        f'{escape(", ".join(f"{label} {counts[key]}" for key, label in parts))}">{bar}</div>'
+        f'<div class="m-standing" role="img" aria-label="'
+        f'{as_html(", ".join(f"{label} {counts[key]}" for key, label in parts))}">{bar}</div>'
         f'<ul class="m-legend m-verdicts">{legend}</ul>'
     )
 
 
-def _lead(pairs: Sequence[Pair], mine: str, other: str, *, share: bool) -> str:
+def _lead(pairs: Sequence[Pair], mine: str, other: str, objective: Objective) -> str:
     ahead, error = lead(pairs)
-    sign = f"{100 * ahead:+.1f}</b> points" if share else f"{ahead:+.3f}</b>"
-    spread = f"{100 * error:.1f}" if share else f"{error:.3f}"
+    sign = f"{100 * ahead:+.1f}</b> points" if objective.share else f"{ahead:+.3f}</b>"
+    spread = f"{100 * error:.1f}" if objective.share else f"{error:.3f}"
+    way = "" if objective.maximised else "; less is better"
     return (
-        f'<p class="m-lead"><b>{escape(mine)}</b> is <b>{sign.replace("-", "−")} from'
-        f" <b>{escape(other)}</b> <small>± {spread} on the same {len(pairs)} samples</small></p>"
+        f'<p class="m-lead"><b>{as_html(mine)}</b> is <b>{sign.replace("-", "−")} from'
+        f" <b>{as_html(other)}</b> <small>± {spread} on the same {len(pairs)} samples{way}</small>"
+        "</p>"
     )
 
 
@@ -187,8 +151,8 @@ def _table(pairs: Sequence[Pair], mine: str, other: str, *, share: bool = True) 
     if not pairs:
         return empty("No such sample", "Here the two answer alike.")
     answers = [
-        f"<tr><td>{escape(str(pair.mine['prompt'])[-400:])}</td>"
-        f"<td>{escape(str(pair.mine['target']))}</td>"
+        f"<tr><td>{as_html(str(pair.mine['prompt'])[-400:])}</td>"
+        f"<td>{as_html(str(pair.mine['target']))}</td>"
         f"<td>{_answer(pair.mine, share)}</td><td>{_answer(pair.other, share)}</td></tr>"
         for pair in pairs
     ]
@@ -203,4 +167,4 @@ def _answer(row: Row, share: bool) -> str:
     mark = '<b class="right">✓</b>' if right else '<b class="wrong">✗</b>'
     text = str(row["answer"])
     shown = text if len(text) <= _LONGEST_ANSWER else f"{text[:_LONGEST_ANSWER]}…"
-    return f"{mark} {escape(shown) or '<small>(nothing)</small>'}{part}"
+    return f"{mark} {as_html(shown) or '<small>(nothing)</small>'}{part}"

@@ -1,12 +1,13 @@
 """The panel "On the holdout": how good the front is on samples the search never saw."""
 
 from collections.abc import Callable, Iterator
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from morphing.errors import MorphingError
+from morphing.inert import as_html
 from morphing.runs.figures import figures_of
 from morphing.runs.holdout import score_holdout
 from morphing.runs.objectives import averaged
@@ -30,27 +31,33 @@ _HINT = "Samples the search never saw. A search keeps what was lucky on its own 
 _HINT += " what is left of it."
 
 
-def holdout_panel(current: gr.Textbox) -> tuple[list[View], gr.HTML]:
-    """Build the panel; returns its views, and the HTML whose ``select`` focuses a trial."""
-    with gr.Column(elem_classes="m-panel"):
-        with gr.Row(elem_classes="m-panel-head"):
-            gr.HTML(heading("On the holdout", _HINT))
-            score = gr.Button(
-                "Score the front", size="md", scale=0, min_width=170, elem_id="score-holdout"
-            )
-        note = gr.HTML(apply_default_css=False, elem_id="holdout-note")
-        table = pick_html(elem_id="holdout-table")
+@dataclass(frozen=True)
+class Holdout:
+    """The panel's parts. What its methods return are values of components."""
 
-    def ready() -> dict[Any, Any]:
-        return {score: gr.Button(interactive=True)}
+    score: gr.Button
+    note: gr.HTML
+    table: gr.HTML
 
-    @guarded(note, otherwise=ready)
-    def score_it(name: str, login: gr.OAuthToken | None) -> Iterator[dict[Any, Any]]:
+    @property
+    def views(self) -> list[View]:
+        """What follows the run."""
+        return [
+            View(self.table, lambda s: (s.mark, s.held, s.focus), _table),
+            View(self.score, lambda s: (s.mark, s.held), _button),
+        ]
+
+    def ready(self) -> dict[Any, Any]:
+        """The button as it is when nothing is being scored."""
+        return {self.score: gr.Button(interactive=True)}
+
+    def score_it(self, name: str, login: gr.OAuthToken | None) -> Iterator[dict[Any, Any]]:
+        """Score the front, the base and the sources on the holdout."""
         run, token = session.find_run(name), session.token_of(login)
         front = figures_of(run).front if run else ()
         if run is None or not front:
             raise MorphingError("There is no front to score yet: wait for the first merges.")
-        yield {score: gr.Button(interactive=False), note: step_bar("getting ready", 0, 1)}
+        yield {self.score: gr.Button(interactive=False), self.note: step_bar("getting ready", 0, 1)}
 
         def work(emit: Callable[[str], None]) -> None:
             def progress(step: str, done: int, total: int) -> None:
@@ -61,16 +68,30 @@ def holdout_panel(current: gr.Textbox) -> tuple[list[View], gr.HTML]:
 
         # What is scored is kept, so one who leaves can go on later.
         for html in follow(work, stoppable=True):
-            yield {note: html}
-        yield {note: "", **ready()}
+            yield {self.note: html}
+        yield {self.note: "", **self.ready()}
 
-    score.click(score_it, current, [score, note], show_progress="hidden", concurrency_limit=4)
+
+def holdout_panel(current: gr.Textbox) -> tuple[list[View], gr.HTML]:
+    """Build the panel; returns its views, and the HTML whose ``select`` focuses a trial."""
+    with gr.Column(elem_classes="m-panel"):
+        with gr.Row(elem_classes="m-panel-head"):
+            gr.HTML(heading("On the holdout", _HINT))
+            score = gr.Button(
+                "Score the front", size="md", scale=0, min_width=170, elem_id="score-holdout"
+            )
+        note = gr.HTML(apply_default_css=False, elem_id="holdout-note")
+        table = pick_html(elem_id="holdout-table")
+    panel = Holdout(score, note, table)
+    score.click(
+        guarded(note, otherwise=panel.ready)(panel.score_it),
+        current,
+        [score, note],
+        show_progress="hidden",
+        concurrency_limit=4,
+    )
     current.change(lambda: "", None, note, show_progress="hidden")
-    views = [
-        View(table, lambda s: (s.mark, s.held, s.focus), _table),
-        View(score, lambda s: (s.mark, s.held), _button),
-    ]
-    return views, table
+    return panel.views, table
 
 
 def _button(scene: Scene | None) -> gr.Button:
@@ -91,10 +112,10 @@ def _table(scene: Scene | None) -> str:
         )
     best = chosen.best_of(scene.run.spec.sources)
     rows = [_row(scene, standing, best) for standing in (*chosen.ranked, *chosen.models)]
-    named = f"<br><small>{escape(short_name(best.name))}</small>" if best else ""
+    named = f"<br><small>{as_html(short_name(best.name))}</small>" if best else ""
     names = [use.declaration for use in scene.run.spec.benchmarks]
     heads = "".join(
-        f"<th>{escape(each.title or each.name)}"
+        f"<th>{as_html(each.title or each.name)}"
         f"{'' if each.name in scene.objectives else '<br><small>never searched</small>'}</th>"
         for each in names
     )
@@ -109,7 +130,7 @@ def _table(scene: Scene | None) -> str:
 def _row(scene: Scene, standing: Standing, best: Standing | None) -> str:
     if standing.trial is None:
         kind = "base" if standing.name == scene.run.spec.base else "source"
-        name, attributes = escape(short_name(standing.name)) + chip(kind), ' class="m-reference"'
+        name, attributes = as_html(short_name(standing.name)) + chip(kind), ' class="m-reference"'
     else:
         name = link("focus", str(standing.trial), f"Trial {standing.trial}")
         name += chip("★ knee", "knee") if standing.trial == scene.figures.knee else ""
@@ -184,9 +205,9 @@ def _remarks(scene: Scene, chosen: Selection) -> str:
         )
     declared = [use.declaration for use in scene.run.spec.benchmarks]
     if raw := [each.title or each.name for each in declared if not each.share]:
-        remarks.append(escape(f"Not in percent, and so in no mean: {', '.join(raw)}."))
+        remarks.append(as_html(f"Not in percent, and so in no mean: {', '.join(raw)}."))
     if low := [each.title for each in scene.objectives.scores if each.share and not each.maximised]:
-        remarks.append(escape(f"Better when lower, and so in no mean: {', '.join(low)}."))
+        remarks.append(as_html(f"Better when lower, and so in no mean: {', '.join(low)}."))
     if chosen.hypervolume is not None and scene.figures.hypervolume:
         remarks.append(
             f"Hypervolume {chosen.hypervolume:.3f},"
@@ -196,5 +217,5 @@ def _remarks(scene: Scene, chosen: Selection) -> str:
     for use in scene.run.spec.benchmarks:
         name, title = use.declaration.name, use.declaration.title or use.declaration.name
         found = [results[name] for results in held if name in results]
-        remarks.append(escape(cut_remark(title, found)))
+        remarks.append(as_html(cut_remark(title, found)))
     return f'<p class="m-step">{" ".join(remarks)}</p>'

@@ -1,8 +1,8 @@
 """What a trial is made of, drawn: how much of each source, or the path through their layers."""
 
 from collections.abc import Mapping
-from html import escape
 
+from morphing.inert import as_html
 from morphing.merging.paths import LayerPath, describe, read_path
 from morphing.runs.spec import RunSpec
 from morphing.runs.stage_model import STAGE_MODEL
@@ -26,7 +26,7 @@ def spark(trial: Trial, spec: RunSpec) -> str:
         if parameter == "weight"
     }
     bars = (
-        f'<i title="{escape(f"{source} {value:.2f}".strip())}"'
+        f'<i title="{as_html(f"{source} {value:.2f}".strip())}"'
         f' style="height:{max(6, 100 * min(value, 1)):.0f}%"></i>'
         for source, value in weights.items()
     )
@@ -37,10 +37,10 @@ def make_up(trial: Trial, spec: RunSpec) -> str:
     """All numbers of a trial, or its path."""
     if path := read_path(trial.recipe):
         named = read_path(trial.recipe.with_names(model_title))
-        told = escape(describe(named or path))
+        told = as_html(describe(named or path))
         models = dict.fromkeys(step.source for step in path.steps)
         legend = "".join(
-            f"<li>{_block(model, spec)}{escape(model_title(model))}</li>" for model in models
+            f"<li>{_block(model, spec)}{as_html(model_title(model))}</li>" for model in models
         )
         return (
             f'{_strip(path, spec, "")}<ul class="m-legend">{legend}</ul>'
@@ -54,7 +54,7 @@ def make_up(trial: Trial, spec: RunSpec) -> str:
             " space: it has no numbers there, its YAML says what it is.</p>"
         )
     rows = (
-        f"<dt>{escape('.'.join(filter(None, group)))}</dt><dd>{_values(parts)}</dd>"
+        f"<dt>{as_html('.'.join(filter(None, group)))}</dt><dd>{_values(parts)}</dd>"
         for group, parts in numbers(trial.params, spec).items()
     )
     return f'<dl class="m-facts m-params">{"".join(rows)}</dl>'
@@ -82,7 +82,7 @@ def _values(parts: Mapping[str, float]) -> str:
         (value,) = parts.values()
         return f'<span class="m-meter"><i style="width:{_percent(value)}%"></i></span>{value:.3g}'
     bars = "".join(
-        f'<i title="{escape(part)}: {value:.3g}" style="height:{max(_percent(value), 4)}%"></i>'
+        f'<i title="{as_html(part)}: {value:.3g}" style="height:{max(_percent(value), 4)}%"></i>'
         for part, value in parts.items()
     )
     low, high = min(parts.values()), max(parts.values())
@@ -105,4 +105,4 @@ def _strip(path: LayerPath, spec: RunSpec, kind: str) -> str:
 def _block(model: str, spec: RunSpec, title: str = "") -> str:
     known = (*spec.sources, STAGE_MODEL)
     hue = known.index(model) % _HUES if model in known else 0
-    return f'<i class="m-hue-{hue}" title="{escape(title)}"></i>'
+    return f'<i class="m-hue-{hue}" title="{as_html(title)}"></i>'

@@ -1,7 +1,6 @@
-"""Where a run stands: its bar, its stage, and what each of its workers does."""
+"""Where a run stands: its bar, its stage, its workers, and what its hypervolume is measured by."""
 
-from html import escape
-
+from morphing.inert import as_html
 from morphing.runs.figures import Figures
 from morphing.runs.leases import Worker
 from morphing.runs.spec import first_evaluations
@@ -40,19 +39,24 @@ def progress(scene: Scene | None) -> str:
         facts.append(f'<span class="m-failed">{figures.failed} failed</span>')
     step = status.message if not status.active else _step(status)
     return (
-        f'<div class="m-progress {status.state}">'
-        f'<div class="m-progress-head"><span class="m-state">{_STATES[status.state]}</span>'
-        f"<h1>{escape(scene.run.name)}</h1><span>{' · '.join(facts)}</span></div>"
+        f'<div class="m-progress {as_html(status.state)}">'
+        f'<div class="m-progress-head"><span class="m-state">{_state(status)}</span>'
+        f"<h1>{as_html(scene.run.name)}</h1><span>{' · '.join(facts)}</span></div>"
         f"{_bar(scene)}{_workers(status.workers)}"
-        f'<p class="m-step">{escape(step)}</p>{_remark(figures)}</div>'
+        f'<p class="m-step">{as_html(step)}</p>{_remark(figures)}</div>'
     )
+
+
+def _state(status: Status) -> str:
+    """The state in words; of a state that is not known, its own word."""
+    return as_html(_STATES.get(status.state, status.state))
 
 
 def _remark(figures: Figures) -> str:
     """Why there is no front though trials are complete."""
     if not figures.trials or not figures.remark:
         return ""
-    return f'<p class="m-note">{escape(figures.remark)}</p>'
+    return f'<p class="m-note">{as_html(figures.remark)}</p>'
 
 
 def _step(at: Worker | Status) -> str:
@@ -94,8 +98,8 @@ def _worker(worker: Worker) -> str:
     trial = "" if worker.trial is None else f"<b>Trial {worker.trial}</b> "
     share = 100 * worker.step_done / worker.step_total if worker.step_total else 0
     return (
-        f'<li class="{worker.state}"><i></i><span>{escape(place)}</span>'
-        f"<span>{trial}{escape(_step(worker) or worker.state)}</span>"
+        f'<li class="{as_html(worker.state)}"><i></i><span>{as_html(place)}</span>'
+        f"<span>{trial}{as_html(_step(worker) or worker.state)}</span>"
         f'<em style="width:{share:.0f}%"></em></li>'
     )
 
@@ -106,6 +110,30 @@ def state_chip(scene: Scene | None) -> str:
         return '<span class="m-run-chip"><i></i>No run</span>'
     status = scene.status
     return (
-        f'<span class="m-run-chip {status.state}"><i></i>{_STATES[status.state]}'
+        f'<span class="m-run-chip {as_html(status.state)}"><i></i>{_state(status)}'
         f" {status.done}/{status.total}</span>"
+    )
+
+
+def scales_note(scene: Scene | None) -> str:
+    """Where each objective's scale begins and ends, to unfold; constraints at once."""
+    if scene is None or scene.figures.scales is None:
+        return ""
+    scales, volume = scene.figures.scales, scene.figures.hypervolume
+    rows = "".join(
+        f"<tr><td>{as_html(objective.title)} {objective.arrow}</td>"
+        f"<td>{objective.shown(start)}</td><td>{objective.shown(end)}</td></tr>"
+        for objective, start, end in zip(
+            scene.objectives.all, scales.reference, scales.ideal, strict=True
+        )
+    )
+    kept = "; ".join(scene.objectives.bound(bound) for bound in scales.bounds)
+    bounds = f'<p class="m-step">Counted only if kept: {as_html(kept)}.</p>' if kept else ""
+    now = f"<b>{volume[-1]:.4f}</b> now · " if volume else ""
+    return (
+        f'<details class="m-more m-scales"><summary>{now}its scales</summary>'
+        '<table class="m-table"><thead><tr><th>Objective</th><th>0 at</th><th>1 at</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table><p class='m-step'>From a tenth of the range below"
+        " the worst of base and sources to the best of them; fixed before the first trial.</p>"
+        f"</details>{bounds}"
     )

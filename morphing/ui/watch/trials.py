@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from morphing.benchmarks.find import CONTAMINATION
+from morphing.inert import as_html
 from morphing.merging.paths import read_path
 from morphing.runs.stage_model import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
@@ -40,7 +40,7 @@ def front_table(scene: Scene | None) -> str:
         if members
     }
     head = "".join(
-        f"<th>{escape(objective.title)} {objective.arrow}</th>" for objective in objectives.all
+        f"<th>{as_html(objective.title)} {objective.arrow}</th>" for objective in objectives.all
     )
 
     def total(trial: Trial) -> float:
@@ -65,7 +65,7 @@ def _remarks(scene: Scene) -> str:
         told.append(cut_remark(title, results))
         if use.declaration.contaminates:
             told.append(f"{title} {CONTAMINATION}")
-    return "".join(f'<p class="m-step warn">{escape(text)}</p>' for text in told if text)
+    return "".join(f'<p class="m-step warn">{as_html(text)}</p>' for text in told if text)
 
 
 def _member_row(scene: Scene, trial: Trial, best: Mapping[str, float]) -> str:
@@ -90,7 +90,7 @@ def _model_row(scene: Scene, model: str) -> str:
     kind = "base" if model == scene.run.spec.base else "source"
     return (
         f'<tr class="m-reference"><td>{_tick(scene, model)}</td>'
-        f'<td class="m-name">{escape(short_name(model))}{chip(kind)}</td>{cells}<td></td></tr>'
+        f'<td class="m-name">{as_html(short_name(model))}{chip(kind)}</td>{cells}<td></td></tr>'
     )
 
 
@@ -112,8 +112,8 @@ def _tick(scene: Scene, member: str) -> str:
     ticked = str(member in scene.tray).lower()
     return (
         f'<button type="button" class="m-tick" role="checkbox" aria-checked="{ticked}"'
-        f' data-do="toggle" data-value="{escape(member)}"'
-        f' aria-label="Compare {escape(scene.title(member))}"></button>'
+        f' data-do="toggle" data-value="{as_html(member)}"'
+        f' aria-label="Compare {as_html(scene.title(member))}"></button>'
     )
 
 
@@ -146,18 +146,13 @@ def detail_panel(current: gr.Textbox) -> Detail:
                 shown_trial = gr.State(None)
                 against = differences_tab(current, shown_trial)
 
-    @guarded()
-    def peek(name: str, number: int | None, benchmark: str | None, wrong: bool) -> str:
-        run = session.find_run(name)
-        if run is None or number is None or benchmark is None:
-            return ""
-        rows = run.outputs(number).get(benchmark, [])
-        if rows and not Objectives.of(run.spec)[benchmark].share:
-            return _scored(rows)
-        return _answers([row for row in rows if not wrong or row["score"] < 1])
-
     for event in (which.change, only_wrong.change, shown_trial.change):
-        event(peek, [current, shown_trial, which, only_wrong], answers, show_progress="hidden")
+        event(
+            guarded()(peek),
+            [current, shown_trial, which, only_wrong],
+            answers,
+            show_progress="hidden",
+        )
 
     def trial(scene: Scene | None) -> Trial | None:
         return scene.trial if scene else None
@@ -176,6 +171,17 @@ def detail_panel(current: gr.Textbox) -> Detail:
     return Detail(views, (facts,))
 
 
+def peek(name: str, number: int | None, benchmark: str | None, wrong: bool) -> str:
+    """A trial's answers to a benchmark's samples, or only the wrong ones."""
+    run = session.find_run(name)
+    if run is None or number is None or benchmark is None:
+        return ""
+    rows = run.outputs(number).get(benchmark, [])
+    if rows and not Objectives.of(run.spec)[benchmark].share:
+        return _scored(rows)
+    return _answers([row for row in rows if not wrong or row["score"] < 1])
+
+
 def _facts(scene: Scene | None) -> str:
     if scene is None or scene.trial is None:
         return ""
@@ -185,7 +191,7 @@ def _facts(scene: Scene | None) -> str:
     broken = "" if trial.feasible else chip("breaks a constraint", "warn")
     results = trial.results or {}
     scores = "".join(
-        f"<dt>{escape(objective.title)}</dt>"
+        f"<dt>{as_html(objective.title)}</dt>"
         f"<dd>{_score(objective, value, results.get(objective.name))}</dd>"
         for objective, value in zip(scene.objectives.all, trial.values, strict=True)
     )
@@ -206,7 +212,7 @@ def _facts(scene: Scene | None) -> str:
 
 
 def _kind(trial: Trial) -> str:
-    return "layer path" if read_path(trial.recipe) else escape(trial.recipe.method)
+    return "layer path" if read_path(trial.recipe) else as_html(trial.recipe.method)
 
 
 def _stage_note(scene: Scene, trial: Trial) -> str:
@@ -232,8 +238,8 @@ def _answers(rows: list[dict[str, Any]]) -> str:
     answers = [
         f'<tr><td class="{"right" if row["score"] >= 1 else "wrong"}">'
         f"{'✓' if row['score'] >= 1 else '✗'}</td>"
-        f"<td>{escape(str(row['prompt'])[-400:])}</td><td>{escape(str(row['target']))}</td>"
-        f"<td>{escape(str(row['answer'])[:200])}</td></tr>"
+        f"<td>{as_html(str(row['prompt'])[-400:])}</td><td>{as_html(str(row['target']))}</td>"
+        f"<td>{as_html(str(row['answer'])[:200])}</td></tr>"
         for row in rows
     ]
     return answers_table(("", "Asked", "Expected", "Answered"), answers)
@@ -242,8 +248,8 @@ def _answers(rows: list[dict[str, Any]]) -> str:
 def _scored(rows: list[dict[str, Any]]) -> str:
     """Samples whose scores, such as bits per byte, are neither right nor wrong."""
     texts = [
-        f"<tr><td>{row['score']:.3f}</td><td>{escape(str(row['prompt'])[-400:])}</td>"
-        f"<td>{escape(str(row['target']))}</td></tr>"
+        f"<tr><td>{row['score']:.3f}</td><td>{as_html(str(row['prompt'])[-400:])}</td>"
+        f"<td>{as_html(str(row['target']))}</td></tr>"
         for row in rows
     ]
     return answers_table(("Score", "Asked", "Expected"), texts)
