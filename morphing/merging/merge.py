@@ -96,7 +96,7 @@ def _open(
         sources[part] = with_digest(fetched, read)
     named = {name: _parts(name, recipe, sources) for name in recipe.references}
     progress("reading", 0, 0)
-    models = open_models(named)
+    models = open_models(named, recipe.base or recipe.inputs[0])
     stores = place_models(models, device, placement)
     elements = max(
         sum(shape.numel() for shape in store.shapes.values()) for store in stores.values()

@@ -13,8 +13,9 @@ from morphing.merging.planning.plan import ModelInfo
 from morphing.merging.stores import Adapted, Disk, Resident, Store
 from morphing.merging.vocabulary.speech import Voice
 from morphing.merging.vocabulary.tokenizers import has_chat_template
-from morphing.sources import content, local, metadata
+from morphing.sources import content, local
 from morphing.sources.adapter import Adapter, load_adapter
+from morphing.sources.alike import make_alike
 from morphing.sources.source import Source
 from morphing.sources.weights import Weights, tensor_info
 
@@ -32,10 +33,10 @@ class Opened:
     """The checkpoint's."""
     adapter: Adapter | None
 
-    @cached_property
+    @property
     def config(self) -> dict[str, Any]:
-        """The checkpoint's ``config.json``."""
-        return local.read_json(self.weights.source.folder / metadata.CONFIG)
+        """The checkpoint's ``config.json``, as `Weights` takes it."""
+        return self.weights.config
 
     @cached_property
     def generation_config(self) -> dict[str, Any] | None:
@@ -88,21 +89,25 @@ def _is_id(value: Any) -> bool:
 
 
 def open_models(
-    named: Mapping[str, tuple[Source, Source | None]],
+    named: Mapping[str, tuple[Source, Source | None]], base: str | None = None
 ) -> dict[str, Opened]:
-    """Open checkpoints, and adapters on theirs; each checkpoint once.
+    """Open checkpoints, and adapters on theirs; each checkpoint once, all in one layout.
 
     Args:
         named: by the name recipes write, a checkpoint and, if it is adapted, the adapter.
+        base: the name of the model whose configuration merges have; by default the first.
 
     Raises:
         MorphingError: a file is missing or broken, or an adapter does not fit its checkpoint.
     """
     weights: dict[Path, Weights] = {}
-    opened = {}
-    for name, (checkpoint, adapter) in named.items():
+    for checkpoint, _ in named.values():
         if checkpoint.folder not in weights:
             weights[checkpoint.folder] = Weights(checkpoint)
+    ground = weights[named[base or next(iter(named))][0].folder]
+    weights = dict(zip(weights, make_alike(list(weights.values()), ground), strict=True))
+    opened = {}
+    for name, (checkpoint, adapter) in named.items():
         own = weights[checkpoint.folder]
         factors = None if adapter is None else load_adapter(adapter, own)
         opened[name] = Opened(adapter or checkpoint, own, factors)

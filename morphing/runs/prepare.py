@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from morphing.runs.seeds import pin_seeds
 from morphing.runs.spec import Constraint, RunSpec, refuse_inverted_constraints
 from morphing.runs.stages import Stage, stages
 from morphing.search.space import SearchSpace
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from morphing.sources.source import Inspection
@@ -42,7 +45,7 @@ def prepare(spec: RunSpec, token: str | None = None, progress: Progress = quiet)
     from morphing.benchmarks.sandbox.check import require_code
     from morphing.merging.morph import required_memory
     from morphing.sources.compatibility import check
-    from morphing.sources.find import inspect, pin
+    from morphing.sources.find import inspect, pin, read_tokens
 
     refuse_inverted_constraints(spec)
     for use in spec.benchmarks:
@@ -51,12 +54,14 @@ def prepare(spec: RunSpec, token: str | None = None, progress: Progress = quiet)
     device = resolve_device(spec.device)
     base = inspect(pin(spec.base, token), token)
     sources = [inspect(pin(name, token), token) for name in spec.sources]
-    check(
+    for remark in check(
         base,
         sources,
         allow_unrelated_base=spec.allow_unrelated_base,
         vocabularies_aligned=spec.tokenizer_source is not None,
-    )
+        vocabulary=cache(partial(read_tokens, token=token)),
+    ):
+        _log.warning(remark)
     dtype = spec.dtype if spec.dtype != "auto" else base.dtype
     kept = _with_stage_model(spec, base, sources, getattr(torch, dtype).itemsize)
     check_memory(required_memory(base, kept, getattr(torch, dtype), spec.placement), device)

@@ -8,7 +8,7 @@ import torch
 from morphing.errors import MorphingError
 from morphing.sources import metadata
 from morphing.sources.source import Source
-from morphing.sources.weights import check_finite
+from morphing.sources.weights import Weights, check_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,16 +24,35 @@ def load_model(source: Source, dtype: torch.dtype) -> "PreTrainedModel":
     """
     from transformers import AutoModelForCausalLM
 
+    weights = Weights(source)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
-        )
+        if weights.renamed:
+            model = _load_tensors(weights, dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                source.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
+            )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MorphingError(
             f"transformers cannot load {source.name} as a causal language model: {reason}"
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _load_tensors(weights: Weights, dtype: torch.dtype) -> "PreTrainedModel":
+    """The model of tensors that their file calls by other names."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, GenerationConfig
+
+    folder = weights.source.folder
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    tensors = {name: weights.read(name) for name in weights.info}
+    model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+        None, config=config, state_dict=tensors, dtype=dtype
+    )
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model
 
 
 def load_tokenizer(source: Source) -> Any:  # transformers has no type for all of them

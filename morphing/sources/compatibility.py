@@ -1,15 +1,21 @@
 """Whether sources can be merged onto a base, decided from headers alone."""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from morphing.errors import MorphingError
-from morphing.sources.source import ZOO, Inspection
+from morphing.sources import naming
+from morphing.sources.ancestry import is_base, with_likely
+from morphing.sources.source import Inspection, TensorInfo
 
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _PEFT_PREFIX = "base_model.model."
-_TOKENS = re.compile(r"embed|wte|lm_head")
+_SHOWN = 3
+_STACKED = re.compile(r"\.experts\.\w+$")
+_SINGLE = re.compile(r"\.experts\.\d+\.")
+
+Vocabulary = Mapping[str, int]
 
 
 def check(
@@ -17,7 +23,8 @@ def check(
     sources: Sequence[Inspection],
     allow_unrelated_base: bool = False,
     vocabularies_aligned: bool = False,
-) -> None:
+    vocabulary: Callable[[str], Vocabulary | None] = lambda name: None,
+) -> tuple[str, ...]:
     """Refuse sources that cannot be merged onto ``base``.
 
     Args:
@@ -26,6 +33,11 @@ def check(
         allow_unrelated_base: accept a base that a source does not name as an ancestor.
         vocabularies_aligned: accept embeddings and heads of other numbers of rows, for recipes that
             say how to bring vocabularies together.
+        vocabulary: the tokens and ids of a model's tokenizer by the model's name, or None where it
+            has none; asked where numbers of rows differ.
+
+    Returns:
+        What was taken for granted, in sentences.
 
     Raises:
         MorphingError: the first thing that does not fit, and the mend.
@@ -34,47 +46,131 @@ def check(
         raise MorphingError(
             f"The base {base.name} is an adapter: choose the full model it was trained on as base."
         )
+    remarks: list[str] = []
+    for model in (base, *sources):
+        remarks += model.remarks
+        if not model.adapter and model.layers == 0:
+            raise MorphingError(
+                f"{model.name} has no layers that can be told from the names of its tensors, such"
+                f" as {min(model.tensors, default='none')}: choose a model saved with"
+                " save_pretrained."
+            )
     for source in sources:
         if source.adapter:
             _check_adapter(base, source)
         else:
-            _check_checkpoint(base, source, vocabularies_aligned)
+            ours, theirs = _in_one_layout(base, source)
+            _check_checkpoint(ours, theirs)
+            remarks += _check_rows(ours, theirs, vocabularies_aligned, vocabulary)
         if not allow_unrelated_base:
-            _check_ancestry(base, source)
+            remarks += _check_ancestry(base, source)
+    return tuple(dict.fromkeys(remarks))
 
 
-def _check_checkpoint(base: Inspection, source: Inspection, vocabularies_aligned: bool) -> None:
-    if source.architecture != base.architecture:
+def _in_one_layout(base: Inspection, source: Inspection) -> tuple[Inspection, Inspection]:
+    """Models with tensors of the same names, where they are only saved in different layouts."""
+    if naming.same_layout((base.tensors, source.tensors)):
+        return base, source
+    return _in_original_layout(base), _in_original_layout(source)
+
+
+def _in_original_layout(model: Inspection) -> Inspection:
+    from morphing.sources.conversion import original_layout
+
+    shapes = {name: info.shape for name, info in model.tensors.items()}
+    tensors = {}
+    for name, link in (original_layout(model.config, shapes) or {}).items():
+        stored = model.tensors[link.parameter]
+        shape = stored.shape if link.part is None else link.part.shape
+        tensors[name] = TensorInfo(shape, stored.dtype)
+    return replace(model, tensors=tensors or model.tensors)
+
+
+def _check_checkpoint(base: Inspection, source: Inspection) -> None:
+    if _family(source) != _family(base):
         raise MorphingError(
             f"{source.name} is a {source.architecture} and the base {base.name} a"
             f" {base.architecture}: choose sources of the base's architecture."
         )
-    if lacking := base.tensors.keys() - source.tensors.keys():
+    stacked = [model for model in (base, source) if any(map(_STACKED.search, model.tensors))]
+    single = [model for model in (base, source) if any(map(_SINGLE.search, model.tensors))]
+    if stacked and single and stacked != single:
         raise MorphingError(
-            f"{source.name} lacks {min(lacking)}, which the base {base.name} has: choose sources of"
-            " the base's family and size."
+            f"{stacked[0].name} stores the experts of a layer stacked, as transformers 5 can save"
+            f" them, and {single[0].name} one by one, as transformers 4 does, and transformers"
+            f" knows no way from one to the other for {base.architecture}: choose models that were"
+            " saved alike."
         )
+    # A head that is missing is the embeddings.
+    lacking = [n for n in base.tensors.keys() - source.tensors.keys() if not naming.is_head(n)]
+    if lacking:
+        raise MorphingError(
+            f"{source.name} lacks {_listed(lacking)}, which the base {base.name} has: choose"
+            " sources of the base's family and size."
+        )
+    extra = [n for n in source.tensors.keys() - base.tensors.keys() if not naming.is_head(n)]
+    if extra:
+        raise MorphingError(
+            f"The base {base.name} lacks {_listed(extra)}, which {source.name} has: choose sources"
+            " of the base's family and size."
+        )
+
+
+def _check_rows(
+    base: Inspection,
+    source: Inspection,
+    aligned: bool,
+    vocabulary: Callable[[str], Vocabulary | None],
+) -> list[str]:
+    """Shapes, of which the rows of tokens may differ: by padding, or where the recipe aligns them.
+
+    Returns:
+        That rows of padding differ, if they do.
+    """
+    padding: tuple[TensorInfo, TensorInfo] | None = None
     for tensor, info in source.tensors.items():
-        if tensor not in base.tensors:
-            raise MorphingError(
-                f"The base {base.name} lacks {tensor}, which {source.name} has: choose sources of"
-                " the base's family and size."
-            )
-        expected = base.tensors[tensor].shape
-        if info.shape == expected:
+        own = base.tensors.get(tensor) or _embeddings(base)
+        if own is None or info.shape == own.shape:
             continue
-        of_tokens = _TOKENS.search(tensor) is not None and info.shape[1:] == expected[1:]
-        if of_tokens and vocabularies_aligned:
+        of_tokens = naming.is_token_indexed(tensor) and info.shape[1:] == own.shape[1:]
+        if of_tokens and aligned:
             continue
-        mend = (
-            "say in the spec whose vocabulary the merges have, with tokenizer_source: base or union"
-            if of_tokens
-            else "choose sources of the base's size"
-        )
-        raise MorphingError(
-            f"{tensor} is {_shape(info.shape)} in {source.name} and {_shape(expected)} in the base"
-            f" {base.name}: {mend}."
-        )
+        if not of_tokens:
+            raise _misshapen(base, source, tensor, "choose sources of the base's size")
+        if padding is None and not _is_padding(base, source, info, own, vocabulary):
+            mend = "say in the spec whose vocabulary the merges have, with tokenizer_source: base"
+            raise _misshapen(base, source, tensor, f"{mend} or union")
+        padding = info, own
+    if padding is None:
+        return []
+    theirs, ours = (info.shape[0] for info in padding)
+    return [
+        f"{source.name} has {theirs} rows of tokens and the base {base.name} {ours}, for the same"
+        f" tokens: the rest is padding, and merges have the base's {ours} rows."
+    ]
+
+
+def _is_padding(
+    base: Inspection,
+    source: Inspection,
+    theirs: TensorInfo,
+    ours: TensorInfo,
+    vocabulary: Callable[[str], Vocabulary | None],
+) -> bool:
+    """Whether the rows that only one model has are of no token: both have the same tokens."""
+    known, other = vocabulary(base.name), vocabulary(source.name)
+    if not known or known != other:
+        return False
+    return max(known.values()) < min(theirs.shape[0], ours.shape[0])
+
+
+def _misshapen(base: Inspection, source: Inspection, tensor: str, mend: str) -> MorphingError:
+    own = base.tensors.get(tensor) or _embeddings(base)
+    assert own is not None
+    return MorphingError(
+        f"{tensor} is {_shape(source.tensors[tensor].shape)} in {source.name} and"
+        f" {_shape(own.shape)} in the base {base.name}: {mend}."
+    )
 
 
 def _check_adapter(base: Inspection, source: Inspection) -> None:
@@ -87,39 +183,49 @@ def _check_adapter(base: Inspection, source: Inspection) -> None:
             adapted = base.tensors.get(target)
             if adapted is None or info.shape[side] not in adapted.shape:
                 shape = f"of shape {_shape(adapted.shape)} in" if adapted else "absent from"
+                named = ", ".join(map(with_likely, source.base_models)) or "it names none"
                 raise MorphingError(
                     f"The adapter {source.name} changes {target}, which is {shape} the base"
-                    f" {base.name}: choose the base it was trained on"
-                    f" ({', '.join(source.base_models) or 'it names none'})."
+                    f" {base.name}: choose the base it was trained on ({named})."
                 )
 
 
-def _check_ancestry(base: Inspection, source: Inspection) -> None:
+def _check_ancestry(base: Inspection, source: Inspection) -> list[str]:
+    """Refuse a checkpoint made from another base; of an adapter that fits, say so only."""
     named = source.base_models
-    if not named or any(_same(model, base.name) for model in (*named, source.name)):
-        return
+    found = [is_base(model, base.name) for model in (*named, source.name)]
+    if not named or "same" in found:
+        return []
+    if source.adapter or "likely" in found:
+        kind = "The adapter " if source.adapter else ""
+        return [
+            f"{kind}{source.name} says it was made from {', '.join(named)}: its tensors fit the"
+            f" base {base.name}, which is taken for that model."
+        ]
     raise MorphingError(
         f"{source.name} says it was made from {', '.join(named)}, not from the base {base.name}:"
         " choose that base, or set allow_unrelated_base: true in the spec."
     )
 
 
-def _same(model: str, base: str) -> bool:
-    """Whether an ancestor named by a card is the base; a local folder is known by its last part."""
-    model, base = _canonical(model), _canonical(base)
-    if Path(base).is_absolute() and not Path(model).is_absolute():
-        return Path(model).name == Path(base).name
-    return model == base
+def _family(model: Inspection) -> str | None:
+    """The architecture less what it is made into: the inner model saved alone is of the family."""
+    name = model.architecture
+    for ending in ("ForCausalLMWithValueHead", "ForCausalLM", "LMHeadModel", "Model"):
+        if name is not None and name.endswith(ending):
+            return name.removesuffix(ending)
+    return name
 
 
-def _canonical(name: str) -> str:
-    if _is_zoo(name):
-        return "morphing-zoo/" + name.removeprefix(ZOO)
-    return name if Path(name).is_absolute() else name.partition("@")[0]
+def _embeddings(model: Inspection) -> TensorInfo | None:
+    name = naming.embedding(model.tensors)
+    return None if name is None else model.tensors[name]
 
 
-def _is_zoo(name: str) -> bool:
-    return name.startswith(ZOO)
+def _listed(names: Sequence[str]) -> str:
+    first = sorted(names)[:_SHOWN]
+    rest = len(names) - len(first)
+    return ", ".join(first) + (f" and {rest} more" if rest else "")
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -105,6 +105,52 @@ def link(model: "PreTrainedModel", shapes: Shapes) -> dict[str, tuple[Link, ...]
     return {name: links[name] for name in shapes}
 
 
+def original_layout(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Link] | None:
+    """Tensors under a loaded model's names as they are in checkpoints of its architecture.
+
+    transformers 5 saves experts stacked, or under the names it has for them, only if it is told to;
+    published checkpoints have them as transformers 4 had.
+
+    Args:
+        config: ``config.json``.
+        shapes: tensors by the names of a loaded model's state dict.
+
+    Returns:
+        By the checkpoint's names the tensor, or the part of it, that is there; None where the
+        names are not a loaded model's, or transformers does not know the way back.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    try:
+        model = meta_model(config)
+        state = model.state_dict()
+        if any(name not in state for name in shapes):
+            return None
+        tensors = {n: torch.empty(tuple(shape), device="meta") for n, shape in shapes.items()}
+        with _WithoutCopies():
+            found = revert_weight_conversion(model, dict(tensors))
+    except (ValueError, KeyError, RuntimeError, AttributeError, TypeError, IndexError):
+        return None
+    links: dict[str, Link] = {}
+    for name, part in found.items():
+        for stored, tensor in tensors.items():
+            if part is tensor:
+                links[name] = Link(stored)
+            elif (view := _view(part, tensor)) is not None:
+                links[name] = Link(stored, part=view)
+    return links if links.keys() == found.keys() else None
+
+
+def meta_model(config: Mapping[str, Any]) -> "PreTrainedModel":
+    """The causal language model of a configuration, without weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    built = AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(built, trust_remote_code=False)
+    return model
+
+
 def covers(model: "PreTrainedModel", links: Mapping[str, tuple[Link, ...]]) -> bool:
     """Whether the links hold each element of a model's parameters and persistent buffers once."""
     state = model.state_dict()

@@ -84,6 +84,19 @@ def download(
     return Source(name, folder, found.base_models, found.adapter)
 
 
+def read_tokens(name: str, token: str | None = None) -> dict[str, int] | None:
+    """The tokens of a model's tokenizer and their ids; None where it has none of a known form.
+
+    Raises:
+        MorphingError: the Hub cannot be asked.
+    """
+    if name.startswith(ZOO):
+        return local.read_tokens(_zoo_folder(name))
+    if _is_folder(name):
+        return local.read_tokens(_folder(name))
+    return hub.read_tokens(name, token)
+
+
 def search_models(query: str, token: str | None = None, limit: int = 20) -> list[ModelHit]:
     """Models on the Hub whose id contains ``query``, most downloaded first.
 

@@ -109,6 +109,18 @@ def _reporting(progress: Callable[[int, int], None]) -> "type[tqdm]":
     return Reporting
 
 
+def read_tokens(name: str, token: str | None) -> dict[str, int] | None:
+    """The tokens of a repository's tokenizer and their ids, see `local.read_tokens`."""
+    from huggingface_hub import snapshot_download
+
+    repo, revision = split_hub_name(name)
+    with hub_errors(Subject.model(repo, revision)):
+        files = list(local.TOKEN_FILES)
+        return local.read_tokens(
+            Path(snapshot_download(repo, revision=revision, token=token, allow_patterns=files))
+        )
+
+
 def search(query: str, token: str | None, limit: int) -> list[ModelHit]:
     """Models whose id contains ``query``, most downloaded first."""
     from huggingface_hub import HfApi

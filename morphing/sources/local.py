@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from morphing.errors import MorphingError
-from morphing.sources import metadata
+from morphing.sources import metadata, naming
 from morphing.sources.source import STORED_DTYPES, Inspection, TensorInfo
 from morphing.yaml_files import read_document
+
+TOKEN_FILES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+"""Where a tokenizer's tokens are read from."""
 
 
 class Place(NamedTuple):
@@ -90,8 +93,10 @@ def _check_index(index: Path, places: Mapping[str, Place], config: Mapping[str, 
     """Refuse an index that says other than the files; on what is no model's own it may."""
     indexed = read_json(index)["weight_map"]
     for tensor in sorted(places.keys() | indexed.keys()):
-        file = places[tensor].path.name if tensor in places else None
-        if indexed.get(tensor) != file and not metadata.is_derived(tensor, config):
+        place = places.get(tensor)
+        file = None if place is None else place.path.name
+        info = TensorInfo((), "") if place is None else place.info
+        if indexed.get(tensor) != file and not naming.is_derived(tensor, info, config):
             raise MorphingError(
                 f"{index} names {indexed.get(tensor, 'no file')} for {tensor}, which is in"
                 f" {file or 'none of its files'}: download the model again."
@@ -157,6 +162,30 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MorphingError(f"{path} is not a JSON object: download the model again.")
     return value
+
+
+def read_tokens(folder: Path) -> dict[str, int] | None:
+    """The tokens of a folder's tokenizer and their ids; None where it has none of a known form."""
+    whole, plain, added = (folder / name for name in TOKEN_FILES)
+    if whole.is_file():
+        return _tokens_of(read_json(whole))
+    if not plain.is_file():
+        return None
+    found = {**read_json(plain), **(read_json(added) if added.is_file() else {})}
+    return found if all(type(index) is int for index in found.values()) else None
+
+
+def _tokens_of(tokenizer: Mapping[str, Any]) -> dict[str, int] | None:
+    """From what the ``tokenizers`` library saves, whose unigram models list pairs in order."""
+    try:
+        known = tokenizer["model"]["vocab"]
+        if isinstance(known, list):
+            known = {str(pair[0]): index for index, pair in enumerate(known)}
+        added = {str(token["content"]): token["id"] for token in tokenizer.get("added_tokens", ())}
+        found = {**known, **added}
+    except (KeyError, TypeError, IndexError):
+        return None
+    return found if all(type(index) is int for index in found.values()) else None
 
 
 def read_card(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from morphing.errors import MorphingError
+from morphing.sources.naming import own_tensors
 from morphing.sources.source import STORED_DTYPES, Inspection, TensorInfo
 
 WEIGHTS = "model.safetensors"
@@ -88,7 +89,8 @@ def describe(
     named = [config.get("base_model_name_or_path")] if adapter else []
     from_card = card.get("base_model") or []
     named += [from_card] if isinstance(from_card, str) else list(from_card)
-    tensors = {key: info for key, info in headers.items() if not is_derived(key, config) or adapter}
+    own = None if adapter else own_tensors(name, headers, config)
+    tensors = headers if own is None else {key: headers[at] for key, at in own.stored.items()}
     license_name = card.get("license")
     return Inspection(
         name=name,
@@ -100,14 +102,9 @@ def describe(
         parameters=sum(prod(info.shape) for info in tensors.values()),
         layers=layer_count(tensors),
         license=license_name if isinstance(license_name, str) else None,
+        config=config,
+        remarks=() if own is None else own.remarks,
     )
-
-
-def is_derived(tensor: str, config: Mapping[str, Any]) -> bool:
-    """Whether a stored tensor is none of the model's own: a tied head, or rotary tables."""
-    if tensor.endswith("rotary_emb.inv_freq"):
-        return True
-    return tensor == "lm_head.weight" and config.get("tie_word_embeddings") is True
 
 
 def layer_index(tensor: str) -> int | None:

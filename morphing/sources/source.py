@@ -3,10 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from morphing.errors import MorphingError
 
@@ -90,6 +90,10 @@ class Inspection:
     parameters: int
     layers: int
     license: str | None
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """``config.json``, or ``adapter_config.json`` of an adapter."""
+    remarks: tuple[str, ...] = ()
+    """What is unusual about its files and was mended, in sentences."""
 
     @property
     def dtype(self) -> str:

@@ -1,25 +1,38 @@
 """A checkpoint's tensors, read one at a time."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from morphing.errors import MorphingError
-from morphing.sources import content, local, metadata
+from morphing.sources import content, local, metadata, naming
 from morphing.sources.content import ModelChanged
 from morphing.sources.source import STORED_DTYPES, Source, TensorInfo
 
 _PART = 1 << 20
 
 
-class Weights:
-    """A checkpoint's own tensors by name; tied heads and rotary tables beside them are left out.
+class Made(NamedTuple):
+    """A tensor that is made of stored ones when it is asked for."""
 
-    Opening reads headers only. Reading maps one tensor's bytes and nothing else, so what is held
-    in memory is what the caller keeps.
+    info: TensorInfo
+    make: Callable[[], torch.Tensor]
+
+
+class Weights:
+    """A checkpoint's own tensors, by the names in which transformers saves its architecture.
+
+    What lies beside them is left out (`naming.own_tensors`), and so is a head that the
+    configuration ties to the embeddings and that is the same as they are. A head that differs is
+    the model's own, for transformers loads it so whatever the configuration says.
+
+    Opening reads headers only, and both ends of a model that stores a tied head. Reading maps one
+    tensor's bytes and nothing else, so what is held in memory is what the caller keeps.
 
     Raises:
         MorphingError: a file is missing or broken, or the index and the files disagree.
@@ -27,24 +40,62 @@ class Weights:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        config = local.read_json(source.folder / metadata.CONFIG)
-        self._places = {
-            name: place
-            for name, place in local.read_checkpoint(source.folder, config).items()
-            if not metadata.is_derived(name, config)
-        }
-        self._versions = {path: _version(path) for path, _, _ in self._places.values()}
+        self.config = local.read_json(source.folder / metadata.CONFIG)
+        """Its ``config.json``, which says of the head what its file holds."""
+        stored = local.read_checkpoint(source.folder, self.config)
+        headers = {name: place.info for name, place in stored.items()}
+        own = naming.own_tensors(source.name, headers, self.config)
+        self.remarks = own.remarks
+        self.renamed = any(name != at for name, at in own.stored.items())
+        """Whether the files have other names for some of the tensors."""
+        self._places = {name: stored[at] for name, at in own.stored.items()}
+        self._versions = {path: _version(path) for path, _, _ in stored.values()}
         self._finite: set[str] = set()
+        self._made: Mapping[str, Made] = {}
+        self._gone: frozenset[str] = frozenset()
+        if own.tied_head is not None:
+            name, at = own.tied_head
+            self._judge_head(name, stored[at])
 
     @property
     def info(self) -> Mapping[str, TensorInfo]:
         """Shape and dtype of every tensor."""
-        return {name: info for name, (_, info, _) in self._places.items()}
+        infos = {name: info for name, (_, info, _) in self._places.items()}
+        infos |= {name: made.info for name, made in self._made.items()}
+        return {name: info for name, info in infos.items() if name not in self._gone}
 
     @property
     def bytes(self) -> int:
         """Size of all tensors as stored."""
-        return sum(info.bytes for _, info, _ in self._places.values())
+        return sum(info.bytes for info in self.info.values())
+
+    def remade(self, made: Mapping[str, Made], gone: Collection[str], **config: Any) -> "Weights":
+        """The same checkpoint with some tensors made of others, and some left out.
+
+        Args:
+            made: by name; of that name or a new one.
+            gone: names that are no more.
+            config: what changes in its configuration.
+        """
+        other = copy(self)
+        other._made = {**self._made, **made}
+        other._gone = self._gone | frozenset(gone) - made.keys()
+        other.config = {**self.config, **config}
+        return other
+
+    def _judge_head(self, name: str, place: local.Place) -> None:
+        """Keep a stored head that is tied by the configuration and differs from the embeddings."""
+        embedding = naming.embedding(self._places)
+        self._places[name] = place
+        if embedding is None or not torch.equal(self.read(name), self.read(embedding)):
+            self.config = {**self.config, "tie_word_embeddings": False}
+            self.remarks += (
+                f"The config.json of {self.source.name} ties its head to its embeddings, and its"
+                " file holds a head that differs: it is taken as a model with a head of its own,"
+                " as transformers loads it.",
+            )
+        else:
+            del self._places[name]
 
     def dtype(self, name: str) -> torch.dtype:
         """A tensor's stored dtype.
@@ -52,6 +103,8 @@ class Weights:
         Raises:
             MorphingError: it is not one that can be merged.
         """
+        if name in self._made:
+            return torch_dtype(self._made[name].info)
         path, info, _ = self._places[name]
         if info.dtype not in STORED_DTYPES:
             raise MorphingError(
@@ -61,13 +114,17 @@ class Weights:
         return torch_dtype(info)
 
     def read(self, name: str) -> torch.Tensor:
-        """A tensor in its stored dtype, on the CPU; a private view of the file, not a copy.
+        """A tensor in its stored dtype, on the CPU; a private view of the file, not a copy, unless
+        it has to be made of several.
 
         Raises:
             ModelChanged: the file's content was changed since it was opened.
             MorphingError: its dtype is not one that can be merged, or the tensor holds NaN or
                 infinity.
         """
+        return self._made[name].make() if name in self._made else self._stored(name)
+
+    def _stored(self, name: str) -> torch.Tensor:
         path, info, start = self._places[name]
         dtype = self.dtype(name)
         count = math.prod(info.shape)

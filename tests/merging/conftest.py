@@ -1,6 +1,6 @@
 """Families of tiny random Llamas: a base and three models a small step from it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    """The folders of a base and two models of an architecture of `families`, saved once."""
+    root = tmp_path_factory.mktemp("saved")
+    known: dict[str, list[Path]] = {}
+
+    def save(name: str) -> list[Path]:
+        from tests.merging.families import save_models
+
+        if name not in known:
+            known[name] = save_models(root / name, name)
+        return known[name]
+
+    return save
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ layout again.
 
 import contextlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from morphing.sources import conversion
 from morphing.sources.find import download
 from morphing.sources.source import Source
 from tests.merging.comparing import read, run_mergekit
-from tests.merging.families import FAMILIES, MOST_MERGED, save_models
+from tests.merging.families import FAMILIES, MOST_MERGED
 
 CPU = torch.device("cpu")
 PROMPT = torch.arange(3, 15).view(1, -1)
@@ -33,13 +34,10 @@ no experts or no norms."""
 CONVERTED = ("gpt_neox", "mixtral", "qwen3_moe", "qwen2_moe", "gemma3 with eyes", "hrm_text")
 
 
-@pytest.fixture(scope="session")
-def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Source]]:
-    root = tmp_path_factory.mktemp("families")
-    return {
-        name: [download(str(folder)) for folder in save_models(root / name, name)]
-        for name in FAMILIES
-    }
+@pytest.fixture
+def family(name: str, saved: Callable[[str], list[Path]]) -> list[Source]:
+    """A base and two models of the architecture that the test is given by name."""
+    return [download(str(folder)) for folder in saved(name)]
 
 
 def recipe(method: str, family: list[Source]) -> Recipe:
@@ -76,11 +74,10 @@ def assert_alike(one: PreTrainedModel, other: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_morphed_as_it_is_written(
-    name: str, families: dict[str, list[Source]], tmp_path: Path
+    name: str, family: list[Source], tmp_path: Path
 ) -> None:
     """What is loaded after a morph is what transformers loads from the export, and a merge from
     disk writes the same files in the layout of the base's."""
-    family = families[name]
     morpher = Morpher(family[0], family[1:], CPU, torch.float32)
     stored = read(family[0].folder)
     for method in METHODS:
@@ -97,19 +94,19 @@ def test_a_family_is_morphed_as_it_is_written(
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_merged_as_the_method_is_defined_and_as_mergekit_does(
-    name: str, families: dict[str, list[Source]], tmp_path: Path
+    name: str, family: list[Source], tmp_path: Path
 ) -> None:
     """base + sum of weight * (source - base), on what transformers makes of the checkpoints.
 
     Weights alone: where experts are stacked mergekit merges the stack as one tensor, of which
     anything by magnitude or angle takes another measure.
     """
-    base, one, two = (load(source.folder) for source in families[name])
+    base, one, two = (load(source.folder) for source in family)
     text = (
         "merge_method: task_arithmetic\ndtype: float32\n"
-        f"base_model: {families[name][0].folder}\nmodels:\n"
-        f"- {{model: {families[name][1].folder}, parameters: {{weight: 0.7}}}}\n"
-        f"- {{model: {families[name][2].folder}, parameters: {{weight: -0.4}}}}\n"
+        f"base_model: {family[0].folder}\nmodels:\n"
+        f"- {{model: {family[1].folder}, parameters: {{weight: 0.7}}}}\n"
+        f"- {{model: {family[2].folder}, parameters: {{weight: -0.4}}}}\n"
     )
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
@@ -135,9 +132,9 @@ def assert_close(model: PreTrainedModel, expected: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("name", ["gpt_neox", "mixtral", "qwen3_moe", "granitemoe"])
 def test_layers_of_converted_models_can_be_stacked(
-    name: str, families: dict[str, list[Source]], tmp_path: Path
+    name: str, family: list[Source], tmp_path: Path
 ) -> None:
-    base, one, _ = family = families[name]
+    base, one, _ = family
     morpher = Morpher(base, family[1:], CPU, torch.float32)
     slices = [
         {"sources": [{"model": source.name, "layer_range": [0, 2]}]} for source in (base, one)
@@ -153,10 +150,8 @@ def test_layers_of_converted_models_can_be_stacked(
 
 
 @pytest.mark.parametrize("name", CONVERTED)
-def test_every_tensor_has_its_part_of_the_model(
-    name: str, families: dict[str, list[Source]]
-) -> None:
-    folder = families[name][1].folder
+def test_every_tensor_has_its_part_of_the_model(name: str, family: list[Source]) -> None:
+    folder = family[1].folder
     stored, model = read(folder), load(folder)
     links = conversion.link(model, {key: tensor.shape for key, tensor in stored.items()})
     assert conversion.covers(model, links)

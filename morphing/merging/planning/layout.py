@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from morphing.sources.metadata import is_derived
+from morphing.sources.naming import is_derived
 from morphing.sources.source import TensorInfo
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ _EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|embeddings)\.weight$"
 )
 _BEFORE = re.compile(r"embed|wte|wpe")
-# Causal masks that older versions of transformers stored beside the weights.
-_MASK = re.compile(r"\.(attn|attention)\.(masked_)?bias$")
 
 
 @dataclass(frozen=True)
@@ -155,8 +153,7 @@ def make_layout(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) ->
     stacks: dict[str, int] = {}
     embedding: Slot | None = None
     for name, info in tensors.items():
-        mask = len(info.shape) in (0, 4) and _MASK.search(name)
-        if mask or is_derived(name, config):
+        if is_derived(name, info, config):
             continue
         slot = table.slot(name)
         slots[slot] = name
