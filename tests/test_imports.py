@@ -22,7 +22,7 @@ ALLOWED = {
     "search": {"merging"},
     "runs": {"search", "merging", "benchmarks", "sources", "zoo"},
     "publishing": {"runs", "search", "merging", "benchmarks", "sources", "zoo"},
-    "jobs": {"publishing", "runs"},
+    "jobs": {"publishing", "runs", "benchmarks"},
     "ui": {"jobs", "publishing", "runs", "search", "merging", "benchmarks", "sources", "zoo"},
     "cli": {
         "ui",

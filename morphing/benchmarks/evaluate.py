@@ -11,6 +11,7 @@ from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.engine.encode import NoRoomError
 from morphing.benchmarks.kinds.table import KINDS
+from morphing.benchmarks.leave import require_leave
 from morphing.benchmarks.results import Prepared, Progress, Score, Scorer
 from morphing.devices import suitable_threads
 from morphing.errors import MorphingError
@@ -66,6 +67,7 @@ def evaluate(
             aside += time.perf_counter() - began
 
     scorer = _scorer(benchmark)
+    require_leave(benchmark)
     scorer.check(benchmark)
     if not isinstance(samples, Prepared):
         samples = prepare(tokenizer, benchmark, samples)

@@ -144,12 +144,9 @@ def _ready(
     """The benchmark with its data pinned, and its samples; or why it cannot be scored here."""
     from morphing.benchmarks.data.dataset import pin_benchmark
     from morphing.benchmarks.data.samples import load_samples
-    from morphing.benchmarks.kinds.table import KINDS
+    from morphing.benchmarks.leave import require_leave
 
-    if KINDS[benchmark.kind].runs_code:
-        from morphing.benchmarks.sandbox.check import require_code
-
-        require_code(benchmark.name)
+    require_leave(benchmark)
     pinned = pin_benchmark(benchmark)
     return pinned, load_samples(pinned, part, samples)
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from morphing.benchmarks.judging.metrics import module_of
+from morphing.benchmarks.leave import code_of_others
 from morphing.errors import MorphingError
 from morphing.hub_errors import LOGIN, Subject, ask, hub_errors
 from morphing.publishing.names import ZOO, hub_id
@@ -59,7 +61,8 @@ def launch(
         timeout: after which the Job is ended, as "90m" or "4h".
         token: with write access; by default the login stored on this machine. It reaches the Job
             as a secret: it is in neither its command, its environment nor its logs.
-        allow_code: let benchmarks run code that models wrote, in a sandbox there.
+        allow_code: let benchmarks run code of others there: programs that models wrote (in a
+            sandbox), metrics of the evaluate library.
 
     Raises:
         MorphingError: a spec that cannot run there, no login, or the Hub's refusal in its words.
@@ -67,6 +70,12 @@ def launch(
     from huggingface_hub import HfApi, get_token
 
     spec = _portable(spec)
+    for use in spec.benchmarks:
+        if not allow_code and (what := code_of_others(use.declaration)) is not None:
+            raise MorphingError(
+                f"Benchmark {use.declaration.name!r} {what}, which is off in the Job too: allow it"
+                " with --allow-code."
+            )
     token = token or get_token()
     if token is None:
         raise MorphingError(f"There is no Hub login for the Job: {LOGIN}.")
@@ -100,6 +109,8 @@ def _portable(spec: RunSpec) -> RunSpec:
     uses = []
     for use in spec.benchmarks:
         benchmark = use.declaration
+        if (module := module_of(benchmark.metric)) is not None and "/" in module:
+            raise MorphingError(f"A Job cannot see the metric {module}: choose one with a name.")
         if benchmark.local and not benchmark.dataset.startswith(ZOO):
             raise MorphingError(
                 f"A Job cannot see the dataset {benchmark.dataset}: push it to the Hub first."

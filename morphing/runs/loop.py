@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from morphing.benchmarks.leave import require_leave
 from morphing.errors import MorphingError, is_disk_full
 from morphing.runs.budget import seconds_left, used_up
 from morphing.runs.drawing import harmless
@@ -122,6 +123,8 @@ class Loop:
         if queue.told(total) == total:
             return ""
         self._save(done=queue.told(total))
+        for use in spec.tasks:
+            require_leave(use.declaration)
         workbench = Workbench(self.run, self._token, self._progress, self._device)
         with self._one_at_a_time("references"):
             workbench.reference_results("search", self._progress)

@@ -41,16 +41,14 @@ def prepare(spec: RunSpec, token: str | None = None, progress: Progress = quiet)
 
     from morphing.benchmarks.data.dataset import pin_benchmark
     from morphing.benchmarks.data.samples import load_samples
-    from morphing.benchmarks.kinds.table import KINDS
-    from morphing.benchmarks.sandbox.check import require_code
+    from morphing.benchmarks.leave import require_leave
     from morphing.merging.morph import required_memory
     from morphing.sources.compatibility import check
     from morphing.sources.find import inspect, pin, read_tokens
 
     refuse_inverted_constraints(spec)
     for use in spec.benchmarks:
-        if KINDS[use.declaration.kind].runs_code:
-            require_code(use.declaration.name)
+        require_leave(use.declaration)
     device = resolve_device(spec.device)
     base = inspect(pin(spec.base, token), token)
     sources = [inspect(pin(name, token), token) for name in spec.sources]

@@ -358,7 +358,7 @@ def test_python_beside_a_task_runs_only_where_code_may(
     )
     path.write_text(text)
     monkeypatch.delenv("MORPHING_ALLOW_CODE", raising=False)
-    with pytest.raises(MorphingError, match=r"runs Python that lies beside .*--allow-code"):
+    with pytest.raises(MorphingError, match=r"runs Python that .* names .*--allow-code"):
         get_benchmark(f"lm_eval:{path}")
     monkeypatch.setenv("MORPHING_ALLOW_CODE", "1")
     benchmark = get_benchmark(f"lm_eval:{path}")
@@ -369,7 +369,10 @@ def test_python_beside_a_task_runs_only_where_code_may(
 
 
 @pytest.mark.parametrize("metric", ["no_such_metric", "somebody/metric"])
-def test_a_metric_that_cannot_be_had_is_said_before_a_run(write: Write, metric: str) -> None:
+def test_a_metric_that_cannot_be_had_is_said_before_a_run(
+    write: Write, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORPHING_ALLOW_CODE", "1")
     fetched = {"metric": metric, "aggregation": "mean", "higher_is_better": True}
     path = write("written", metric_list=[fetched])
     with pytest.raises(

@@ -106,7 +106,8 @@ def test_names_of_evaluate_that_need_no_network(
     assert get_metric(name)(answer, target) == get_metric(ours)(answer, target)
 
 
-def test_evaluate_module_in_a_folder(tmp_path: Path) -> None:
+def test_evaluate_module_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHING_ALLOW_CODE", "1")
     folder = tmp_path / "overlap"
     folder.mkdir()
     (folder / "overlap.py").write_text(MODULE)
@@ -116,7 +117,8 @@ def test_evaluate_module_in_a_folder(tmp_path: Path) -> None:
         get_metric(f"evaluate:{folder}")("a", "a")
 
 
-def test_evaluate_module_that_is_not_there() -> None:
+def test_evaluate_module_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHING_ALLOW_CODE", "1")
     with pytest.raises(MorphingError, match="can't be loaded from the evaluate library") as caught:
         get_metric("evaluate:no_such_metric")
     assert "\n" not in str(caught.value)

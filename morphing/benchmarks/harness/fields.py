@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from morphing.benchmarks.harness.files import Function, TaskFile, find_task, read_task
-from morphing.benchmarks.sandbox.check import code_allowed
+from morphing.benchmarks.sandbox.check import ask_leave
 from morphing.errors import MorphingError
 from morphing.names import made_plain
 
@@ -21,6 +21,14 @@ _FILLED = ("dataset", "split", "few_shot", "metric")
 _HUB_FILE = re.compile(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(@[^/]+)?/(?P<path>.+)")
 _TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """The generation settings that limit an answer, the first one first, as in the harness."""
+_SETTINGS = frozenset(
+    {
+        *("data_files", "data_dir", "column_names", "header", "sep", "delimiter", "field"),
+        *("verification_mode", "revision", "streaming", "trust_remote_code"),
+    }
+)
+"""Settings of a task for loading its data that say what to read, and nothing of where to write or
+by which program; the last three don't count here."""
 _OF_ALL_SAMPLES = ("f1", "mcc", "matthews_corrcoef", "median", "bypass")
 """Aggregations that say nothing of one sample."""
 
@@ -167,11 +175,18 @@ def check_usable(task: TaskFile) -> None:
         raise MorphingError(f"{what} asks about pictures or sound, and Morphing about text only.")
     if not config.get("test_split") and not config.get("validation_split"):
         raise MorphingError(f"{what} names neither a test_split nor a validation_split.")
-    if any(function.own for function in task.functions) and not code_allowed():
+    if config.get("use_prompt"):
         raise MorphingError(
-            f"The task {task.name!r} runs Python that lies beside {task.path}: look at it, and"
-            " allow it by --allow-code or MORPHING_ALLOW_CODE=1."
+            f"{what} takes its prompt from another file or package (use_prompt): write doc_to_text"
+            " and doc_to_target into the task."
         )
+    if unknown := sorted(set(config.get("dataset_kwargs") or {}) - _SETTINGS):
+        raise MorphingError(
+            f"{what} loads its data with the setting {unknown[0]!r}, which is not known: remove it"
+            f" from dataset_kwargs, or use {', '.join(sorted(_SETTINGS))}."
+        )
+    if task.foreign_code is not None:
+        ask_leave(f"The task {task.name!r} {task.foreign_code}")
 
 
 def task_data(task: TaskFile) -> dict[str, Any]:

@@ -34,9 +34,12 @@ class Function:
     path: str
 
     @property
-    def own(self) -> bool:
-        """Whether it is neither the harness's nor of an installed package."""
-        return self._file.exists() and not self._file.is_relative_to(library())
+    def foreign(self) -> bool:
+        """Whether a file that is not the harness's named it.
+
+        Any importable function is code that runs, `os.system` too, so what counts is who chose it.
+        """
+        return not self.folder.resolve().is_relative_to(library())
 
     def load(self) -> Any:
         """Import it. What its module prints goes to standard error.
@@ -70,6 +73,12 @@ class TaskFile:
     def functions(self) -> list[Function]:
         """All functions that it names."""
         return list(_functions(self.config))
+
+    @property
+    def foreign_code(self) -> str | None:
+        """What code it runs that the harness's own tasks do not name; None if nothing."""
+        named = [function.path for function in self.functions if function.foreign]
+        return f"runs Python that {self.path} names ({named[0]})" if named else None
 
     def loaded(self) -> dict[str, Any]:
         """A copy of its configuration with its functions imported.
@@ -222,11 +231,14 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise MorphingError(f"The lm-eval task file {path} has no fields and values.")
     merged: dict[str, Any] = {}
+    unsafe = False
     for name in _list(config.pop("include", None)):
         included = _read((folder / name).resolve(), (*seen, path))
         included.pop("task_list", None)
+        unsafe |= bool(included.get("unsafe_code"))
         merged |= included
-    return merged | config
+    # What runs programs without a sandbox does so whatever a file says that includes it.
+    return merged | config | ({"unsafe_code": True} if unsafe else {})
 
 
 def _functions(value: Any) -> Iterator[Function]:

@@ -19,7 +19,9 @@ from morphing.benchmarks.harness.fields import (
     metrics,
 )
 from morphing.benchmarks.harness.files import find_task
+from morphing.benchmarks.judging.modules import guard_modules
 from morphing.benchmarks.results import Output
+from morphing.benchmarks.sandbox.check import ask_leave
 from morphing.errors import MorphingError, first_line
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def build_task(
     """
     task_file = find_task(str(benchmark.task), benchmark.include)
     check_usable(task_file)
+    guard_modules()
     config = {**task_file.loaded(), **changes}
     config["metric_list"] = [_metric(benchmark, config)]
     for key in ("tag", "group", "task_list", "dataset_kwargs"):
@@ -78,7 +81,9 @@ def _metric(benchmark: Benchmark, config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("process_results") is not None or callable(entry["metric"]):
         return entry
     fetched = bool(entry.get("hf_evaluate")) or wanted not in METRIC_REGISTRY
-    # Evaluate's own modules may be fetched, as our `evaluate:` does; others are strangers' code.
+    # Evaluate's own modules may be fetched by leave, as by `evaluate:`; others never.
+    if fetched and "/" not in wanted:
+        ask_leave(f"The metric {wanted!r} of benchmark {benchmark.name!r} is a program")
     with quiet():
         if fetched and ("/" in wanted or get_metric(wanted, True) is None):
             raise MorphingError(

@@ -3,20 +3,16 @@
 from collections.abc import Callable
 from difflib import get_close_matches
 from fractions import Fraction
-from functools import cache, partial
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from morphing.benchmarks.judging.mathematics import same_answer
+from morphing.benchmarks.judging.modules import EVALUATE, module_metric
 from morphing.benchmarks.judging.numbers import read_number
 from morphing.benchmarks.judging.similarity import ROUGE, bleu, chrf, f1, rouge
-from morphing.errors import MorphingError
 
 Metric = Callable[[str, str], float]
 """(answer, target) -> score, the higher the better; 0 or 1 for the accuracy-like ones, and between
 0 and 1 for the others of ours."""
-
-EVALUATE = "evaluate:"
 
 
 def _equal(answer: str, target: str) -> float:
@@ -74,6 +70,13 @@ def check_metric(name: str) -> None:
         )
 
 
+def module_of(name: str) -> str | None:
+    """The module of the evaluate library that a metric runs; None of Morphing's own."""
+    if not name.startswith(EVALUATE) or name.removeprefix(EVALUATE) in _NATIVE:
+        return None
+    return name.removeprefix(EVALUATE).partition("#")[0]
+
+
 def get_metric(name: str, language: str | None = None) -> Metric:
     """The metric ``name`` for answers in ``language`` (BCP 47), which BLEU's words and the
     reading of numbers depend on.
@@ -86,42 +89,14 @@ def get_metric(name: str, language: str | None = None) -> Metric:
     ``evaluate:rouge#rougeL`` names the result to take where there are several.
 
     Raises:
-        MorphingError: an evaluate module that can't be loaded, or whose result isn't there.
+        MorphingError: an evaluate module that may not run or can't be loaded, or whose result
+            isn't there.
     """
-    own = _NATIVE.get(name.removeprefix(EVALUATE)) if name.startswith(EVALUATE) else name
+    if module_of(name) is not None:
+        return module_metric(name)
+    own = _NATIVE[name.removeprefix(EVALUATE)] if name.startswith(EVALUATE) else name
     if own == "bleu":
         return partial(bleu, language=language)
     if own == "numeric":
         return partial(_equal_numbers, language=language)
-    return METRICS[own] if own is not None else _evaluate_metric(name)
-
-
-@cache
-def _evaluate_metric(name: str) -> Metric:
-    import evaluate
-
-    module_name, _, key = name.removeprefix(EVALUATE).partition("#")
-    try:
-        module = evaluate.load(module_name, keep_in_memory=True)
-    except Exception as error:
-        # Modules are programs: what one raises while it loads can't be told in advance.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MorphingError(
-            f"The metric {name!r} can't be loaded from the evaluate library ({reason}): check its"
-            " name and the network, or use one of " + ", ".join(METRICS) + "."
-        ) from error
-    default = key or (Path(module_name).name if "/" in module_name else module_name)
-
-    def score(answer: str, target: str) -> float:
-        result: dict[str, Any] = module.compute(predictions=[answer], references=[target])
-        value = result.get(default)
-        if value is None and not key and len(result) == 1:
-            value = next(iter(result.values()))
-        if not isinstance(value, int | float):
-            raise MorphingError(
-                f"The metric {name!r} has no number {default!r} in its result: choose one of"
-                f" {', '.join(result)} and write it after '#'."
-            )
-        return float(value)
-
-    return score
+    return METRICS[own]

@@ -39,12 +39,29 @@ _ENDLESS = {
 
 
 def code_allowed() -> bool:
-    """Whether programs that a model wrote may run: ``MORPHING_ALLOW_CODE=1`` is set.
+    """Whether code of others may run: ``MORPHING_ALLOW_CODE=1`` is set.
 
-    Off by default everywhere. Where others reach the app the variable is its owner's to set, not a
-    visitor's.
+    That is programs that a model wrote, which run in the sandbox, and Python that comes with a
+    metric or a task of lm-evaluation-harness, which does not. Off by default everywhere. Where
+    others reach the app the variable is its owner's to set, not a visitor's.
     """
     return os.environ.get("MORPHING_ALLOW_CODE") == "1"
+
+
+def ask_leave(what: str) -> None:
+    """Check that code of others may run here; ``what`` says who would run which.
+
+    Raises:
+        MorphingError: it is not switched on.
+    """
+    if code_allowed():
+        return
+    mend = "allow it with --allow-code or the environment variable MORPHING_ALLOW_CODE=1"
+    if on_space():
+        mend = "the Space's owner can set the variable MORPHING_ALLOW_CODE=1 in its settings"
+    elif is_public():
+        mend = "the owner of this page can allow it with --allow-code where it is served"
+    raise MorphingError(f"{what}, which is off: {mend}.")
 
 
 def require_code(benchmark: str) -> None:
@@ -53,15 +70,7 @@ def require_code(benchmark: str) -> None:
     Raises:
         MorphingError: it is not switched on, or this system can't isolate them.
     """
-    if not code_allowed():
-        mend = "allow it with --allow-code or the environment variable MORPHING_ALLOW_CODE=1"
-        if on_space():
-            mend = "the Space's owner can set the variable MORPHING_ALLOW_CODE=1 in its settings"
-        elif is_public():
-            mend = "the owner of this page can allow it with --allow-code where it is served"
-        raise MorphingError(
-            f"Benchmark {benchmark!r} runs programs that the model writes, which is off: {mend}."
-        )
+    ask_leave(f"Benchmark {benchmark!r} runs programs that the model writes")
     check_sandbox()
 
 

@@ -35,12 +35,10 @@ def offer(choice: Choice, query: str = "", skill: str = "") -> str:
 
 def refusal(benchmark: Benchmark) -> str | None:
     """Why a benchmark cannot be scored on this machine, or None."""
-    if not KINDS[benchmark.kind].runs_code:
-        return None
-    from morphing.benchmarks.sandbox.check import require_code
+    from morphing.benchmarks.leave import require_leave
 
     try:
-        require_code(benchmark.name)
+        require_leave(benchmark)
     except MorphingError as error:
         return str(error)
     return None
