@@ -95,7 +95,7 @@ def is_above_zero(differences: np.ndarray) -> bool:
     if (sizes == sizes[0]).all():
         count, wins = len(sizes), int((differences > 0).sum())
         chance = sum(math.comb(count, k) for k in range(wins, count + 1)) / 2**count
-        return chance <= LEVEL
+        return bool(chance <= LEVEL)
     generator = np.random.default_rng(0)
     reached = 0
     for _ in range(0, _FLIPS, _BLOCK):

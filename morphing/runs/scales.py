@@ -58,7 +58,8 @@ class Scales:
     def normalise(self, values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
         """Natural values (n, m) on the scales: (n, m), all maximised."""
         reference, ideal = np.array(self.reference), np.array(self.ideal)
-        return (np.asarray(values, dtype=float) - reference) / (ideal - reference)
+        scaled: np.ndarray = (np.asarray(values, dtype=float) - reference) / (ideal - reference)
+        return scaled
 
     def slacks(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """By how much each bound is broken, natural values by name given; at most 0 if it is kept.

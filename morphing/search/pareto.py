@@ -42,7 +42,8 @@ def reference_point(values: Values) -> Values:
     if len(initial) == 0:
         raise ValueError("a reference point needs one row of finite values")
     span = np.ptp(initial, axis=0)
-    return initial.min(axis=0) - 0.1 * np.where(span > 0, span, 1.0)
+    reference: np.ndarray = initial.min(axis=0) - 0.1 * np.where(span > 0, span, 1.0)
+    return reference
 
 
 def hypervolume(values: Values, reference: Values) -> float:

@@ -60,7 +60,7 @@ _AT_ONCE = 32
 """Points scored together, to bound memory."""
 
 
-class LogEHVI(AcquisitionFunction):
+class LogEHVI(AcquisitionFunction):  # type: ignore[misc]  # BoTorch is not read by mypy
     """The logarithm of the hypervolume a point is expected to add, the mean over draws.
 
     Args:
@@ -107,7 +107,7 @@ class LogEHVI(AcquisitionFunction):
         deviation = (1 - solved.square().sum(dim=1)).clamp_min(1e-9).sqrt()
         return cross @ self.weights + self.constant[..., None], deviation
 
-    @t_batch_mode_transform(expected_q=1)
+    @t_batch_mode_transform(expected_q=1)  # type: ignore[untyped-decorator]
     def forward(self, X: Tensor) -> Tensor:
         """The logarithm of the expected improvement at points X (b, 1, d): (b,)."""
         mean, deviation = self.posterior(X.squeeze(-2))
@@ -118,7 +118,8 @@ class LogEHVI(AcquisitionFunction):
         # The sides of a box may be equal to rounding: then its logarithm would be infinite.
         share = log1mexp((above_upper - above_lower).clamp_max(-_THINNEST))
         boxes = (above_lower + share).sum(dim=-1)
-        return boxes.logsumexp(dim=-1) - math.log(self.weights.shape[-1])  # (5)
+        improvement: Tensor = boxes.logsumexp(dim=-1) - math.log(self.weights.shape[-1])  # (5)
+        return improvement
 
 
 def maximise(
@@ -144,7 +145,9 @@ def maximise(
     near = torch.where(moved, members + 0.2 * torch.randn_like(members), members)
     candidates = torch.cat([wide, near.clamp(0, 1)])
     with torch.no_grad():
-        scores = torch.cat([acquisition(part[:, None]) for part in candidates.split(_AT_ONCE)])
+        scores = torch.cat(
+            [acquisition(part[:, None]) for part in torch.split(candidates, _AT_ONCE)]
+        )
     starts = candidates[scores.topk(restarts).indices]
     point: Tensor = optimize_acqf(
         acquisition,
@@ -187,7 +190,7 @@ def hyperparameters(model: "SingleTaskGP") -> tuple[Tensor, Tensor]:
 
 def noise_of(model: "SingleTaskGP", count: int) -> Tensor:
     """Noise variances (m, count) of fitted processes, known or found."""
-    noise = model.likelihood.noise.detach()
+    noise: Tensor = model.likelihood.noise.detach()
     noise = noise.reshape(-1, noise.shape[-1])
     return noise.expand(len(noise), count)
 
@@ -226,7 +229,8 @@ def draws(
     spread = torch.linalg.cholesky(covariance + 10 * _JITTER * identity)
     engine = NormalQMCEngine(d=mean.numel(), seed=seed)
     normals = engine.draw(count, dtype=x.dtype).reshape(count, *mean.shape)
-    return mean + (spread @ normals[..., None]).squeeze(-1)
+    drawn: Tensor = mean + (spread @ normals[..., None]).squeeze(-1)
+    return drawn
 
 
 def _kernel(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:

@@ -262,7 +262,8 @@ def to_unit(
     points = np.array([[point[name] for name in space] for point in params], dtype=float)
     points = points.reshape(len(params), len(space))
     points[:, log] = np.log(points[:, log])
-    return (points - low) / (high - low)
+    scaled: np.ndarray = (points - low) / (high - low)
+    return scaled
 
 
 def from_unit(point: np.ndarray, space: Mapping[str, BaseDistribution]) -> dict[str, float]:
