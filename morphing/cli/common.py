@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,12 @@ def allow_code(allowed: bool) -> None:
 def say(text: str) -> None:
     """Tell the person, beside what the command prints."""
     typer.echo(visible(text, lines=True), err=True)
+
+
+def note(remarks: Sequence[str]) -> None:
+    """Tell the person what may not be as it was meant."""
+    for remark in remarks:
+        say(f"Note: {one_line(remark)}")
 
 
 def show(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from morphing.cli.common import AllowCode, RunFolder, allow_code, open_run, say, shown
+from morphing.cli.common import AllowCode, RunFolder, allow_code, note, open_run, say, shown
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
@@ -38,26 +38,30 @@ def merge(
         str, typer.Option(help="Where models are kept: disk, host, device or auto.")
     ] = "disk",
     adapter_rank: AdapterRank = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a recipe of which anything is noted.")
+    ] = False,
 ) -> None:
     """Make the one merge a recipe says; interrupted, the same command goes on."""
     from morphing.cli.terminal import step_bar
     from morphing.devices import resolve_device
-    from morphing.merging.merge import merge_adapter, merge_recipe, read_recipe
+    from morphing.merging.merge import merge_adapter, merge_stages, read_merge, refuse_all
     from morphing.merging.models import PLACEMENTS
 
-    wanted = read_recipe(recipe, mask_seed)
+    wanted = read_merge(recipe, mask_seed)
     if placement not in PLACEMENTS:
         raise MorphingError(
             f"Unknown --placement {placement!r}: choose one of {', '.join(PLACEMENTS)}."
         )
     where = resolve_device(device)
+    told = refuse_all if strict else note
     with _going_on(folder), step_bar() as progress:
         if adapter_rank is None:
             report = None
-            merge_recipe(wanted, folder, where, progress, placement=placement)
+            merge_stages(wanted, folder, where, progress, placement=placement, told=told)
         else:
             report = merge_adapter(
-                wanted, folder, adapter_rank, where, progress, placement=placement
+                wanted, folder, adapter_rank, where, progress, placement=placement, told=told
             )
     _say_written("the merge", folder, report)
 

@@ -12,7 +12,13 @@ from morphing.merging import mergekit_methods
 from morphing.merging.methods import FAST
 from morphing.merging.models import Opened
 from morphing.merging.output import Output
-from morphing.merging.planning.plan import Input, PlannedTensor, make_plan, vocabulary_axis
+from morphing.merging.planning.plan import (
+    Input,
+    PlannedTensor,
+    make_plan,
+    plan_remarks,
+    vocabulary_axis,
+)
 from morphing.merging.recipe import Recipe
 from morphing.merging.rows.kernels import ROW
 from morphing.merging.rows.merger import Job, Place, RowMerger
@@ -103,6 +109,14 @@ class Engine:
         infos = {name: model.info for name, model in self.models.items()}
         plan = make_plan(recipe, infos)
         return Output(plan, infos, self._vocabulary(recipe))
+
+    def remarks(self, recipe: Recipe) -> list[str]:
+        """What the recipe says that changes nothing for these models, or other than it seems.
+
+        Raises:
+            MorphingError: as `output` does.
+        """
+        return plan_remarks(recipe, self.output(recipe).models)
 
     def change_norms(self, source: str, base: str) -> dict[str, float]:
         """The L2 norm of ``source`` - ``base`` for each floating-point tensor that both have.

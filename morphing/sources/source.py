@@ -13,6 +13,8 @@ from morphing.errors import MorphingError
 ZOO = "zoo:"
 STAGE = "stage:"
 """Begins the names of models that a run has made."""
+MERGED = "merged:"
+"""Begins the names of models that an earlier stage of the same recipe has made."""
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?(@[^@+]+)?")
 
 
@@ -72,7 +74,7 @@ class Source:
     @property
     def on_hub(self) -> bool:
         """Whether it is a Hub id, and not of the zoo, in a folder or made by a run."""
-        local = self.name.startswith((ZOO, STAGE)) or Path(self.name).is_absolute()
+        local = self.name.startswith((ZOO, STAGE, MERGED)) or Path(self.name).is_absolute()
         return not local
 
 

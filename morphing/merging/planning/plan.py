@@ -35,8 +35,10 @@ from morphing.merging.planning.fit import (
 )
 from morphing.merging.planning.layout import Layout, Slot, Table, make_layout, vocabulary_axis
 from morphing.merging.planning.pieces import Piece, cut
+from morphing.merging.planning.remarks import remarks
 from morphing.merging.planning.settings import Scope, Settings
 from morphing.merging.recipe import Recipe
+from morphing.sources.metadata import layer_index
 from morphing.sources.source import TensorInfo
 
 if TYPE_CHECKING:
@@ -124,9 +126,7 @@ def make_plan(recipe: Recipe, models: Mapping[str, ModelInfo]) -> Plan:
             f"The recipe merges {', '.join(unknown)}, which this run has not loaded: its models"
             f" are {', '.join(models)}."
         )
-    # A search changes parameters only: what else there is to a plan is worked out once.
-    text = json.dumps(_without_parameters(recipe.config), default=str, sort_keys=True)
-    structure = _structure(text, tuple((name, models[name]) for name in recipe.inputs))
+    structure = _drafts(recipe, models)
     layouts = {name: models[name].layout for name in recipe.inputs}
     settings = Settings(recipe.method, cut(configuration, layouts))
     return Plan(
@@ -135,6 +135,30 @@ def make_plan(recipe: Recipe, models: Mapping[str, ModelInfo]) -> Plan:
         donor=structure.donor,
         tied=structure.tied,
     )
+
+
+def plan_remarks(recipe: Recipe, models: Mapping[str, ModelInfo]) -> list[str]:
+    """What a recipe says that changes nothing for these models, or other than it seems.
+
+    Args:
+        recipe: one that `make_plan` plans.
+        models: every model the recipe merges, by the name the recipe writes.
+    """
+    configuration = recipe.check()
+    layouts = {name: models[name].layout for name in recipe.inputs}
+    module = (configuration.modules or {}).get("default") or configuration
+    drafts = _drafts(recipe, models).drafts
+    read = [(d.scope, layer_index(d.name) is not None) for d in drafts if d.scope is not None]
+    from mergekit import merge_methods
+
+    spec = merge_methods.get(recipe.method).spec
+    return remarks(spec, cut(configuration, layouts), read, layouts, bool(module.slices))
+
+
+def _drafts(recipe: Recipe, models: Mapping[str, ModelInfo]) -> "_Structure":
+    """All of a plan but the parameters: a search changes only these, so it is kept."""
+    text = json.dumps(_without_parameters(recipe.config), default=str, sort_keys=True)
+    return _structure(text, tuple((name, models[name]) for name in recipe.inputs))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from morphing.merging.recipe import Recipe
 from morphing.merging.vocabulary.speech import Speech
 from morphing.merging.writing.checkpoint_writer import write_checkpoint, write_json
 from morphing.sources import metadata
-from morphing.sources.source import STAGE, ZOO, Source, split_hub_name
+from morphing.sources.source import MERGED, STAGE, ZOO, Source, split_hub_name
 from morphing.sources.weights import tensor_info
 
+RECIPE = "mergekit_config.yml"
+"""The recipe that was merged."""
 RECORD = "morphing.json"
 """What mergekit's schema cannot hold, such as the mask seed."""
 
@@ -44,6 +46,7 @@ def export(
     recipe: Recipe,
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
+    earlier: str = "",
 ) -> None:
     """Write the recipe's model to ``folder``, whole or not at all.
 
@@ -58,6 +61,8 @@ def export(
         recipe: what to write.
         folder: absent or empty.
         progress: called with the bytes written and their number.
+        earlier: YAML documents of the stages that made some of the models, which the recipe that
+            is written begins with.
 
     Raises:
         MorphingError: a model's files are no longer what they were when its digest was taken, the
@@ -79,6 +84,8 @@ def export(
 
     def companions(partial: Path) -> None:
         _write_companions(engine, recipe, output, speech, dtype, partial)
+        text = earlier + mergekit_recipe(engine, recipe, dtype, speech).to_yaml()
+        (partial / RECIPE).write_text(text, encoding="utf-8")
         check_contents(used)
 
     write_checkpoint(
@@ -86,7 +93,7 @@ def export(
         {name: tensor_info(shape, dtype) for name, (shape, dtype) in infos.items()},
         merge,
         companions,
-        _fingerprint(engine, recipe),
+        earlier + fingerprint(engine, recipe),
         progress,
     )
 
@@ -118,9 +125,11 @@ def mergekit_recipe(engine: Engine, recipe: Recipe, dtype: str, speech: Speech) 
 
 
 def _reference(source: Source) -> str | dict[str, str]:
-    """A source as mergekit's ModelPath: Hub ids as they are, everything else by its folder."""
+    """A source as mergekit's ModelPath: Hub ids and stages by name, everything else by folder."""
     if source.on_hub:
         return source.name
+    if source.name.startswith(MERGED):
+        return source.name.removeprefix(MERGED)
     path = str(source.folder.absolute())
     # In mergekit's string form these two characters set off an adapter and a revision.
     return {"path": path} if "+" in path or "@" in path else path
@@ -132,7 +141,7 @@ def _dtype_name(infos: Mapping[str, tuple[torch.Size, torch.dtype]]) -> str:
     return dtypes.pop().removeprefix("torch.") if len(dtypes) == 1 else "float32"
 
 
-def _fingerprint(engine: Engine, recipe: Recipe) -> str:
+def fingerprint(engine: Engine, recipe: Recipe) -> str:
     """Changes with anything that the files written depend on."""
     parts = [morphing.__version__, recipe.to_yaml(), str(recipe.mask_seed)]
     for name in recipe.references:
@@ -159,8 +168,6 @@ def _write_companions(
         _copy_tokenizer(speech.folder, folder)
     elif speech.tokenizer is not None:
         speech.tokenizer.save_pretrained(folder)
-    text = mergekit_recipe(engine, recipe, dtype, speech).to_yaml()
-    (folder / "mergekit_config.yml").write_text(text, encoding="utf-8")
     write_json(
         folder / RECORD,
         {
@@ -190,5 +197,5 @@ def _identity(source: Source) -> dict[str, str]:
     if source.on_hub:
         repo, _ = split_hub_name(source.name)
         return {"model": repo, "commit": source.folder.name}  # as the Hub's cache names folders
-    name = source.name if source.name.startswith((ZOO, STAGE)) else source.folder.name
+    name = source.name if source.name.startswith((ZOO, STAGE, MERGED)) else source.folder.name
     return {"model": name} | ({"digest": source.digest} if source.digest else {})
