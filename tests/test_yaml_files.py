@@ -98,7 +98,6 @@ def test_what_is_written_is_read_back_here_and_by_others(data: Any) -> None:
         ("x: &a0 [1, 1]\n" + "".join(f"x{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)),
          "aliases are written out"),
         ("```yaml\na: 1\na: 2\n```\n", "in lines 2 and 3"),
-        ("a: 1\n---\nb: 2\n", "2 YAML documents"),
     ],
 )  # fmt: skip
 def test_every_kind_of_file_is_refused_alike(
@@ -132,6 +131,13 @@ def test_every_kind_of_file_may_be_in_markdown_or_of_another_encoding(
     (tmp_path / "file.yaml").write_text(text, encoding=encoding)
     read = READERS[kind]
     assert read(tmp_path / "file.yaml") == read(tmp_path / "plain.yaml")
+
+
+@pytest.mark.parametrize("read", [load_spec, read_benchmark])
+def test_one_document_is_expected_of_what_has_no_stages(tmp_path: Path, read: Any) -> None:
+    (tmp_path / "file.yaml").write_text("a: 1\n---\nb: 2\n")
+    with pytest.raises(MorphingError, match="2 YAML documents"):
+        read(tmp_path / "file.yaml")
 
 
 def test_a_fence_inside_a_text_stays_there() -> None:
