@@ -220,8 +220,12 @@ def _create(
     parsed = parse_spec(data, "The command line")
     if storage is not None:
         check_storage(storage)
+    told: list[str] = []
     with step_bar() as progress:
-        run = create_run(folder or default_folder(spec.name), parsed, progress=progress)
+        folder = folder or default_folder(spec.name)
+        run = create_run(folder, parsed, progress=progress, told=told.append)
+    for sentence in told:
+        say(sentence)
     if storage is not None:
         keep_elsewhere(run.folder, storage)
         return open_run(run.folder, storage)

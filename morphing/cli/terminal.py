@@ -21,6 +21,7 @@ from rich.text import Text
 from morphing.benchmarks.find import CONTAMINATION
 from morphing.cli.common import show
 from morphing.inert import one_line, visible
+from morphing.runs.chat_templates import template_sentence
 from morphing.runs.figures import Figures, figures_of
 from morphing.runs.objectives import averaged, shown_value, signs
 from morphing.runs.selection import Interval, Selection, selection
@@ -225,7 +226,9 @@ def print_front(run: Run) -> None:
 
 
 def _remarks(run: Run, figures: Figures) -> Iterator[str]:
-    """What one must know of the benchmarks to read the scores."""
+    """What one must know of the benchmarks and how they were asked to read the scores."""
+    if told := template_sentence(run.spec):
+        yield told
     for use in run.spec.tasks:
         name = use.declaration.name
         if use.declaration.contaminates:

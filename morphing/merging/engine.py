@@ -69,6 +69,7 @@ class Engine:
         device: where merging goes on.
         workers: threads for what is not compiled.
         compiled: whether kernels are compiled; None decides by the size of the models.
+        lender: the model whose tokenizer those without one have, besides a recipe's own.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class Engine:
         device: torch.device,
         workers: Workers,
         compiled: bool | None = None,
+        lender: str | None = None,
     ) -> None:
         self.models = models
+        self._lender = lender
         self._stores = stores
         self._device = device
         self._workers = workers
@@ -211,7 +214,8 @@ class Engine:
         vocabulary = output.vocabulary
         key = (wanted, donor, recipe.inputs if wanted else (), id(vocabulary))
         if key not in self._speeches:
-            voices = {name: self.models[name].voice for name in recipe.references}
+            lender = () if self._lender is None else (self._lender,)
+            voices = {name: self.models[name].voice for name in (*recipe.references, *lender)}
             made = make_speech(recipe, voices, donor, vocabulary)
             before = (known.tokenizer for _, known in self._speeches.values())
             alike = (one for one in before if one and same_tokenizer(one, made.tokenizer))

@@ -72,7 +72,7 @@ class Morpher:
         order = [tensor.name for tensor in planner.output(alone).plan.tensors]
         stores = place_models(models, device, placement, order, _spare(model))
         own = stores[base.name]
-        self.engine = Engine(models, stores, device, workers, compiled)
+        self.engine = Engine(models, stores, device, workers, compiled, base.name)
         shapes = {name: own.shapes[name] for name in order}
         links = _linked(base, model, shapes)
         state = model.state_dict()

@@ -257,12 +257,14 @@ def _recipe(facts: CardFacts) -> str:
     text += "It is a mergekit configuration"
     if facts.adapter_error is None:
         text += (
-            "; `mergekit_config.yml` beside this card is the same with adapters and dtypes spelled"
-            " out for mergekit"
+            "; `mergekit_config.yml` beside this card is the same with adapters, chat template and"
+            " dtypes spelled out for mergekit"
         )
     text += "."
     if any(hub_id(name) is None for name in facts.models):
         text += " To run it, write folders where it names models that are not on the Hub."
+    if (model := facts.recipe.template_model) is not None:
+        text += f" The chat template, and what ends an answer, are those of {label(model)}."
     text += _masks(facts.recipe)
     if facts.stage is not None:
         text += (

@@ -9,17 +9,18 @@ from morphing.runs.spec import RunSpec
 
 
 def alone(name: str, spec: RunSpec) -> Recipe:
-    """The recipe that is one model of a run as it is."""
-    return unmerged(name, spec.dtype)
+    """The recipe that is one model of a run as it is, asked in the words that merges are."""
+    return unmerged(name, spec.dtype, spec.template)
 
 
-def unmerged(name: str, dtype: str) -> Recipe:
+def unmerged(name: str, dtype: str, chat_template: str | None = None) -> Recipe:
     """The recipe that is one model as it is, in ``dtype``."""
     config: dict[str, Any] = {
         "merge_method": "linear",
         "models": [{"model": name, "parameters": {"weight": 1.0}}],
         "dtype": "float32",
         "out_dtype": dtype,
+        **({"chat_template": chat_template} if chat_template else {}),
     }
     return Recipe(config)
 

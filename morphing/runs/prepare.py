@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from morphing.devices import check_memory, resolve_device
 from morphing.errors import MorphingError
+from morphing.runs.chat_templates import Told, check_tokenizers, choose_template
 from morphing.runs.progress import Progress, megabytes, quiet
 from morphing.runs.run import Run
 from morphing.runs.seeds import pin_seeds
@@ -24,12 +25,19 @@ if TYPE_CHECKING:
     from morphing.sources.source import Inspection
 
 
-def prepare(spec: RunSpec, token: str | None = None, progress: Progress = quiet) -> RunSpec:
+def prepare(
+    spec: RunSpec,
+    token: str | None = None,
+    progress: Progress = quiet,
+    told: Told = _log.warning,
+) -> RunSpec:
     """Pin every revision; check that sources, memory, search space, seeds and benchmarks fit.
 
     Of models on the Hub only headers are read; those on this machine are pinned by the content of
     their files, which ``progress`` is told of, since gigabytes take a while. Of each benchmark a
-    sample of each split is made, so that a wrong column is told now and not after that.
+    sample of each split is made, so that a wrong column is told now and not after that. ``told``
+    is called with what whoever starts the search should read: what is unusual about the models,
+    whose chat template merges have.
 
     Raises:
         MorphingError: an unknown or gated id, sources that do not fit, too little memory, a search
@@ -59,7 +67,8 @@ def prepare(spec: RunSpec, token: str | None = None, progress: Progress = quiet)
         vocabularies_aligned=spec.tokenizer_source is not None,
         vocabulary=cache(partial(read_tokens, token=token)),
     ):
-        _log.warning(remark)
+        told(remark)
+    check_tokenizers(base, sources)
     dtype = spec.dtype if spec.dtype != "auto" else base.dtype
     kept = _with_stage_model(spec, base, sources, getattr(torch, dtype).itemsize)
     check_memory(required_memory(base, kept, getattr(torch, dtype), spec.placement), device)
@@ -71,6 +80,7 @@ def prepare(spec: RunSpec, token: str | None = None, progress: Progress = quiet)
             "base": base.name,
             "sources": tuple(source.name for source in sources),
             "dtype": dtype,
+            "chat_template": choose_template(spec.chat_template, base, sources, names, told),
             "search": spec.search.model_copy(update={"seeds": seeds}),
             "constraints": tuple(_with_names(bound, names) for bound in spec.constraints),
             "benchmarks": tuple(
@@ -88,14 +98,18 @@ def prepare(spec: RunSpec, token: str | None = None, progress: Progress = quiet)
 
 
 def create_run(
-    folder: Path, spec: RunSpec, token: str | None = None, progress: Progress = quiet
+    folder: Path,
+    spec: RunSpec,
+    token: str | None = None,
+    progress: Progress = quiet,
+    told: Told = _log.warning,
 ) -> Run:
     """Prepare ``spec`` and make its run folder.
 
     Raises:
         MorphingError: as :func:`prepare` and :meth:`Run.create` do.
     """
-    return Run.create(folder, prepare(spec, token, progress))
+    return Run.create(folder, prepare(spec, token, progress, told))
 
 
 def _digests(pinned: RunSpec, before: Mapping[str, str], progress: Progress) -> dict[str, str]:

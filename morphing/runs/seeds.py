@@ -71,10 +71,11 @@ def average(names: tuple[str, ...], spec: RunSpec) -> Recipe:
 
 
 def _completed(recipe: Recipe, spec: RunSpec) -> Recipe:
-    """With the run's dtype, mask seed and, where the recipe says nothing of it, vocabulary."""
+    """With the run's dtype, mask seed and, where it says none, vocabulary and template."""
     config = dict(recipe.config)
     tokenizer = None if {"tokenizer", "tokenizer_source"} & set(config) else spec.tokenizer_source
-    config |= finish(spec.base, tokenizer, "float32", spec.dtype)
+    template = None if config.get("chat_template") else spec.template
+    config |= finish(spec.base, tokenizer, "float32", spec.dtype, template)
     return Recipe(config, spec.search.seed)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from morphing.devices import check_memory, resolve_device
 from morphing.errors import MorphingError
+from morphing.merging.recipe_checks import TEMPLATE_OF
 from morphing.runs.plain_recipes import unmerged
 from morphing.runs.progress import Progress, quiet
 
@@ -62,6 +63,11 @@ def load_single(
     found = inspect(pin(name, token), token)
     under = _base_of(found, base, token)
     stored = under or found
+    if not stored.has_tokenizer:
+        raise MorphingError(
+            f"{stored.name} has no tokenizer, without which it cannot be scored: put the tokenizer"
+            " files of the model it was trained from in its folder."
+        )
     kept = getattr(torch, stored.dtype if dtype == "auto" else dtype)
     check_memory(required_memory(stored, [found] if under else [], kept, "disk"), where)
 
@@ -77,7 +83,8 @@ def load_single(
     progress("loading", 0, 0)
     if ground is None:
         return Single(found.name, None, *_checkpoint(source, where, kept))
-    return Single(found.name, ground.name, *_adapted(source, ground, where, kept))
+    template = f"{TEMPLATE_OF}{found.name}" if found.chat_template else None
+    return Single(found.name, ground.name, *_adapted(source, ground, where, kept, template))
 
 
 def _base_of(found: Inspection, base: str | None, token: str | None) -> Inspection | None:
@@ -109,11 +116,15 @@ def _checkpoint(
 
 
 def _adapted(
-    adapter: Source, base: Source, device: torch.device, dtype: torch.dtype
+    adapter: Source,
+    base: Source,
+    device: torch.device,
+    dtype: torch.dtype,
+    template: str | None,
 ) -> tuple[PreTrainedModel, Any]:
     from morphing.merging.morph import Morpher
 
     # The way a run scores an adapter that is one of its sources: the same weights, bit for bit.
     morpher = Morpher(base, [adapter], device, dtype, "disk", compiled=False)
-    morpher.morph(unmerged(adapter.name, str(dtype).removeprefix("torch.")))
+    morpher.morph(unmerged(adapter.name, str(dtype).removeprefix("torch."), template))
     return morpher.model, morpher.tokenizer

@@ -139,6 +139,10 @@ class RunSpec(_Model):
     """Storage dtype of the merged model; arithmetic is float32 whatever it is."""
     tokenizer_source: Literal["base", "union"] | None = None
     """Whose vocabulary the merges have, where the models' vocabularies differ."""
+    chat_template: str | None = "auto"
+    """Whose chat template the merges have, with its end tokens: ``auto`` (that of the sources where
+    they agree, else the base's), ``base``, a model of the run, a name of mergekit's, or Jinja.
+    Pinned it is what recipes say; None: nothing, each model has its own."""
     placement: Literal["auto", "device", "host", "disk"] = "auto"
     """Where base and sources are kept while the search runs: the first with room, if not said."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
@@ -237,6 +241,11 @@ class RunSpec(_Model):
         if problem := refusal(self.method, len(self.sources)):
             raise ValueError(problem)
         return self
+
+    @property
+    def template(self) -> str | None:
+        """What recipes of a pinned spec say in ``chat_template``; of earlier versions nothing."""
+        return None if self.chat_template == "auto" else self.chat_template
 
     @property
     def objectives(self) -> tuple[str, ...]:

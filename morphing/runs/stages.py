@@ -90,6 +90,7 @@ def stages(spec: RunSpec, layers: int, architecture: str | None) -> tuple[Stage,
             dtype="float32",
             out_dtype=spec.dtype,
             tokenizer_source=spec.tokenizer_source,
+            chat_template=spec.template,
             mask_seed=spec.search.seed,
         )
         found.append(Stage("ps", merges, 0, boundary))
@@ -103,6 +104,7 @@ def stages(spec: RunSpec, layers: int, architecture: str | None) -> tuple[Stage,
             dtype="float32",
             out_dtype=spec.dtype,
             tokenizer_source=spec.tokenizer_source,
+            chat_template=spec.template,
         )
         _check_lengths(paths, spec.search.sampler)
         found.append(Stage("dfs", paths, boundary, total))

@@ -67,7 +67,7 @@ class Workbench:
         """With which it reads from the Hub; who shares it sets their own for their work."""
         # One load a benchmark and split: datasets read and split them anew each time.
         self._samples = cache(self._load_samples)
-        self._tokens: dict[tuple[str, Part, Piece], tuple[object, Prepared]] = {}
+        self._tokens: dict[tuple[str, Part, Piece], list[tuple[object, Prepared]]] = {}
         self._load(progress)
 
     def _load(self, progress: Progress) -> None:
@@ -180,16 +180,17 @@ class Workbench:
         from morphing.benchmarks.evaluate import prepare
 
         tokenizer, key = self.morpher.tokenizer, (use.declaration.name, part, piece)
-        known = self._tokens.get(key)
-        if known is not None and known[0] is tokenizer:
-            return known[1]
+        known = self._tokens.setdefault(key, [])
+        for one, prepared in known:
+            if one is tokenizer:
+                return prepared
         samples = self._samples(use, part)
         cut = first_part(len(samples))
         chosen = {"all": samples, "first": samples[:cut], "rest": samples[cut:]}[piece]
         if not chosen:
             return None
         prepared = prepare(tokenizer, use.declaration, chosen)
-        self._tokens[key] = (tokenizer, prepared)
+        known.append((tokenizer, prepared))
         return prepared
 
     def sample_count(self, benchmark: str) -> int:

@@ -59,6 +59,7 @@ class PathSpace:
     dtype: str | None = None
     out_dtype: str | None = None
     tokenizer_source: str | None = None
+    chat_template: str | None = None
     """``base`` or ``union``, where the models' vocabularies differ."""
 
     def __post_init__(self) -> None:
@@ -115,9 +116,10 @@ class PathSpace:
                 " search.space.repeats."
             )
         written = path.recipe(self.architecture or "").config
-        return Recipe(
-            {**written, **finish(self.base, self.tokenizer_source, self.dtype, self.out_dtype)}
+        end = finish(
+            self.base, self.tokenizer_source, self.dtype, self.out_dtype, self.chat_template
         )
+        return Recipe({**written, **end})
 
     def alone(self, source: str) -> dict[str, float] | None:
         """The point that is a source's own path; None if there is none."""

@@ -54,6 +54,7 @@ class SearchSpace:
     dtype: str | None = None
     out_dtype: str | None = None
     tokenizer_source: str | None = None
+    chat_template: str | None = None
     """``base`` or ``union``, where the models' vocabularies differ."""
     mask_seed: int = 0
 
@@ -112,7 +113,9 @@ class SearchSpace:
             {"model": source, "parameters": parameters} if parameters else {"model": source}
             for source, parameters in own.items()
         ]
-        config |= finish(self.base, self.tokenizer_source, self.dtype, self.out_dtype)
+        config |= finish(
+            self.base, self.tokenizer_source, self.dtype, self.out_dtype, self.chat_template
+        )
         return Recipe(config, self.mask_seed)
 
     def alone(self, source: str) -> dict[str, float] | None:
@@ -220,13 +223,18 @@ class SearchSpace:
 
 
 def finish(
-    base: str, tokenizer_source: str | None, dtype: str | None, out_dtype: str | None
+    base: str,
+    tokenizer_source: str | None,
+    dtype: str | None,
+    out_dtype: str | None,
+    chat_template: str | None = None,
 ) -> dict[str, str]:
-    """What a recipe says at its end: tokenizer and dtypes, as far as they are given."""
+    """What a recipe says at its end: tokenizer, template and dtypes, as far as they are given."""
     config = {}
     if tokenizer_source:
         # By its name the base is found by methods too that do not merge it.
         config["tokenizer_source"] = base if tokenizer_source == "base" else tokenizer_source
+    config |= {"chat_template": chat_template} if chat_template else {}
     config |= {"dtype": dtype} if dtype else {}
     config |= {"out_dtype": out_dtype} if out_dtype else {}
     return config

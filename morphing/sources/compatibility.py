@@ -67,6 +67,13 @@ def check(
     return tuple(dict.fromkeys(remarks))
 
 
+def vocabulary_rows(model: Inspection) -> int | None:
+    """How many rows its embeddings have, by its configuration; None where that does not say."""
+    text = model.config.get("text_config")
+    size = (text if isinstance(text, Mapping) else model.config).get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
 def _in_one_layout(base: Inspection, source: Inspection) -> tuple[Inspection, Inspection]:
     """Models with tensors of the same names, where they are only saved in different layouts."""
     if naming.same_layout((base.tensors, source.tensors)):

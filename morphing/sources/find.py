@@ -6,11 +6,12 @@ is imported only for Hub ids.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from morphing import zoo
 from morphing.errors import MorphingError
-from morphing.sources import hub, local
+from morphing.sources import hub, local, tokenizer_files
 from morphing.sources.source import ZOO, Inspection, ModelHit, Source, split_hub_name
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -52,12 +53,15 @@ def inspect(name: str, token: str | None = None) -> Inspection:
     Raises:
         MorphingError: it cannot be had, or is of a kind that cannot be merged (pickled, quantised).
     """
-    if name.startswith(ZOO):
-        return local.inspect_folder(name, _zoo_folder(name))
-    if _is_folder(name):
-        folder = _folder(name)
-        return local.inspect_folder(str(folder), folder)
-    return hub.inspect_repo(name, token)
+    folder = folder_of(name)
+    if folder is None:
+        return hub.inspect_repo(name, token)
+    found = local.inspect_folder(name if name.startswith(ZOO) else str(folder), folder)
+    return replace(
+        found,
+        has_tokenizer=tokenizer_files.has_tokenizer(path.name for path in folder.iterdir()),
+        chat_template=tokenizer_files.chat_template(folder),
+    )
 
 
 def download(

@@ -1,12 +1,13 @@
 """Models on the Hub: pinning, headers by range request, download, search, and plain errors."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
 from morphing.hub_errors import Subject, ask, hub_errors
-from morphing.sources import local, metadata
+from morphing.sources import local, metadata, tokenizer_files
 from morphing.sources.content import SMALL_FILES
 from morphing.sources.source import Inspection, ModelHit, split_hub_name
 
@@ -41,6 +42,11 @@ def inspect_repo(name: str, token: str | None) -> Inspection:
         adapter = metadata.is_adapter(files)
         file = metadata.ADAPTER_CONFIG if adapter else metadata.CONFIG
         config = local.read_json(Path(api.hf_hub_download(repo, file, revision=info.sha)))
+        template = None
+        for file in tokenizer_files.TEMPLATE_FILES:
+            if template is None and file in files:
+                beside = Path(api.hf_hub_download(repo, file, revision=info.sha)).parent
+                template = tokenizer_files.chat_template(beside)
         if adapter:
             weights = [
                 api.parse_safetensors_file_metadata(
@@ -56,7 +62,11 @@ def inspect_repo(name: str, token: str | None) -> Inspection:
         for key, tensor in header.tensors.items()
     )
     card = info.card_data.to_dict() if info.card_data is not None else {}
-    return metadata.describe(name, config, headers, card, adapter)
+    return replace(
+        metadata.describe(name, config, headers, card, adapter),
+        has_tokenizer=tokenizer_files.has_tokenizer(files),
+        chat_template=template,
+    )
 
 
 def download_repo(

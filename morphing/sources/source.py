@@ -96,6 +96,10 @@ class Inspection:
     """``config.json``, or ``adapter_config.json`` of an adapter."""
     remarks: tuple[str, ...] = ()
     """What is unusual about its files and was mended, in sentences."""
+    has_tokenizer: bool = True
+    """Whether its own files hold one; an adapter's seldom do."""
+    chat_template: str | None = None
+    """Its own, without white space about it."""
 
     @property
     def dtype(self) -> str:

@@ -59,6 +59,8 @@ def test_inspection_reads_headers_and_no_weights(repo: str, hub: RunningHub) -> 
         local.layers,
         local.license,
     )
+    assert found.has_tokenizer and found.chat_template
+    assert found.chat_template == local.chat_template
     cache = Path(os.environ["HF_HOME"], "hub", "models--" + repo.replace("/", "--"))
     assert not list(cache.rglob("*.safetensors"))
 

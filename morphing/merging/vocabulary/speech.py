@@ -64,7 +64,7 @@ def make_speech(
 
     Args:
         recipe: what is merged.
-        voices: of every model it names.
+        voices: of every model it names, and last of one that may lend its tokenizer.
         donor: the model whose configuration the output has.
         vocabulary: the output's, where the recipe says whose it is.
 
@@ -75,7 +75,7 @@ def make_speech(
     remarks: list[str] = []
     listener = donor
     if vocabulary is None:
-        listener = _with_tokenizer(recipe, voices, donor)
+        listener = _with_tokenizer(voices, donor)
         if listener != donor:
             remarks.append(
                 f"{donor} has no tokenizer: the merge has that of {listener}, whose vocabulary has"
@@ -124,9 +124,9 @@ def make_speech(
     )
 
 
-def _with_tokenizer(recipe: Recipe, voices: Mapping[str, Voice], donor: str) -> str:
+def _with_tokenizer(voices: Mapping[str, Voice], donor: str) -> str:
     """The donor, or where it has no tokenizer another model with one and as many rows."""
-    for name in (donor, *recipe.references):
+    for name in (donor, *voices):
         if has_tokenizer(voices[name].folder) and voices[name].rows == voices[donor].rows:
             return name
     return donor

@@ -8,24 +8,10 @@ from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.sources import local
+from morphing.sources import tokenizer_files
 
 if TYPE_CHECKING:
     from transformers import AddedToken, PreTrainedTokenizerBase
-
-# A folder with none of these has no tokenizer. transformers is not asked: from a config.json alone
-# it may make an empty one.
-_VOCABULARY_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tekken.json",
-)
-
-TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 
 def load_tokenizer(model: str, folders: Mapping[str, Path]) -> "PreTrainedTokenizerBase":
@@ -222,13 +208,9 @@ def _named_templates() -> dict[str, str]:
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer, of whatever kind."""
-    return any((folder / file).is_file() for file in _VOCABULARY_FILES)
+    return tokenizer_files.has_tokenizer(path.name for path in folder.iterdir())
 
 
 def has_chat_template(folder: Path) -> bool:
     """Whether a folder holds a tokenizer with a chat template of its own."""
-    if not has_tokenizer(folder):
-        return False
-    settings = folder / "tokenizer_config.json"
-    told = settings.is_file() and bool(local.read_json(settings).get("chat_template"))
-    return told or any((folder / name).is_file() for name in TEMPLATE_FILES)
+    return has_tokenizer(folder) and tokenizer_files.chat_template(folder) is not None

@@ -9,6 +9,7 @@ import gradio as gr
 from morphing.benchmarks.find import CONTAMINATION
 from morphing.inert import as_html
 from morphing.merging.paths import read_path
+from morphing.runs.chat_templates import template_sentence
 from morphing.runs.stage_model import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
 from morphing.ui import session
@@ -57,8 +58,8 @@ def front_table(scene: Scene | None) -> str:
 
 
 def _remarks(scene: Scene) -> str:
-    """What one must know of the benchmarks to read the scores."""
-    told = []
+    """What one must know of the benchmarks and how they were asked to read the scores."""
+    told = [template_sentence(scene.run.spec)]
     for use in scene.run.spec.tasks:
         name, title = use.declaration.name, use.declaration.title or use.declaration.name
         results = [t.results[name] for t in scene.figures.members if t.results]
