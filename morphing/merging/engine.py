@@ -114,12 +114,14 @@ class Engine:
         return Output(plan, infos, self._vocabulary(recipe))
 
     def remarks(self, recipe: Recipe) -> list[str]:
-        """What the recipe says that changes nothing for these models, or other than it seems.
+        """What the recipe says that changes nothing for these models, or other than it seems, and
+        whose tokenizer the output has where that is not plain.
 
         Raises:
             MorphingError: as `output` does.
         """
-        return plan_remarks(recipe, self.output(recipe).models)
+        output = self.output(recipe)
+        return [*plan_remarks(recipe, output.models), *self.speech(recipe, output).remarks]
 
     def change_norms(self, source: str, base: str) -> dict[str, float]:
         """The L2 norm of ``source`` - ``base`` for each floating-point tensor that both have.
