@@ -26,6 +26,7 @@ class UserAttributes(_Attributes):
     results: Mapping[Name, Result] = Field(default_factory=dict)
     seconds: Moment = 0.0
     times: Mapping[Name, Moment] = Field(default_factory=dict)
+    failure: Text | None = None
     error: Text | None = None
     raced: Raced | None = None
     seed: Name | None = None

@@ -198,9 +198,6 @@ class Loop:
     ) -> None:
         """Propose and score a recipe, and tell what came out."""
         from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-        from optuna.trial import TrialState
-
-        from morphing.search.samplers.history import ERROR
 
         try:
             self._lease.show(trial=claim.number, step="proposing", step_done=0, step_total=0)
@@ -209,7 +206,7 @@ class Loop:
             try:
                 recipe = propose(self.run.study, stage, claim, seeds)
             except MorphingError as error:  # there is none where the sampler wants it
-                queue.finish(claim, TrialState.FAIL, attributes={ERROR: sentence(error)})
+                queue.fail(claim, sentence(error))
                 return
             proposing = self._stopwatch.seconds
             try:
@@ -227,7 +224,7 @@ class Loop:
             except Exception as error:  # whatever a recipe or a benchmark does wrong
                 if is_disk_full(error):  # which is neither's doing
                     raise
-                queue.finish(claim, TrialState.FAIL, attributes={ERROR: sentence(error)})
+                queue.fail(claim, sentence(error))
                 return
             self._tell(claim, evaluation, queue, proposing)
         except UpdateFinishedTrialError:
@@ -271,17 +268,15 @@ class Loop:
 
     def _check_failures(self) -> None:
         """Stop where the last trials told since this worker began all failed."""
-        from optuna.trial import TrialState
-
-        from morphing.search.samplers.history import ERROR
+        from morphing.search.samplers.history import failure_of
 
         trials = [t for t in _history(self.run.study) if t.number not in self._known]
-        last = trials[-MAX_CONSECUTIVE_FAILURES:]
-        failed = [trial for trial in last if trial.state == TrialState.FAIL]
-        if len(failed) == MAX_CONSECUTIVE_FAILURES:
+        last = [failure_of(trial) for trial in trials[-MAX_CONSECUTIVE_FAILURES:]]
+        failures = [why for why in last if why is not None]
+        if len(failures) == MAX_CONSECUTIVE_FAILURES:
             raise MorphingError(
-                f"{len(failed)} trials in a row failed, the last with:"
-                f" {failed[-1].user_attrs[ERROR]} Mend that and resume the run."
+                f"{len(failures)} trials in a row failed, the last with: {failures[-1]} Mend that"
+                " and resume the run."
             )
 
     def _seconds_left(self, remaining: int) -> float | None:

@@ -1,11 +1,20 @@
-"""Which trial a worker evaluates next, so that every slot is evaluated exactly once in the end.
+"""Which trial a worker evaluates next, so that every slot is told exactly once in the end.
 
 A slot is a place in the sequence of recipes a search tries (`search.samplers.history`). Trials are
-made waiting, with their worker's id, and become running when a worker takes them, which the storage
-lets only one do. A trial whose worker died is failed, which the storage lets only one do too; its
-slot has no trial then, and whoever finds it so makes another. If two do at once, the trial with the
-lower number stays: numbers are in the order in which trials came to be, so that whoever made the
-higher one sees the lower one and takes back its own before anybody runs it.
+made waiting, with their worker's id, and become running when a worker takes them. A trial whose
+worker died is failed; its slot has no trial then, and whoever finds it so makes another. If several
+do at once, the trial with the lowest number has the slot, and the others are failed.
+
+Nothing here depends on who is taken for dead, or when. It rests on three things that the storage
+does: only one worker makes a waiting trial run; a trial that has ended never changes its state; and
+whoever sees a trial sees all those with lower numbers, since numbers are given one at a time. A
+worker takes a trial only where it saw all others before it in the slot failed, which they stay. So
+while a trial runs, no other trial of its slot runs or was told, nor will be until this one has
+failed; and then its worker can tell nothing of it any more.
+
+That a trial was told is therefore said by its state alone: what else is written of it (attributes)
+may be written by a database after the trial was failed. A recipe that could not be scored is
+PRUNED, as is one given up early; FAIL says that the worker died.
 
 All of it is worked out anew from the study at every step, so a kill between any two is mended by
 the next worker that looks. No step lasts: proposals are made after a trial was taken.
@@ -14,7 +23,6 @@ the next worker that looks. No step lasts: proposals are made after a trial was 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -83,18 +91,18 @@ class Queue:
             while True:
                 trials = self._mended()
                 slot = slots(trials)
-                live = {slot[t.number]: t for t in trials if _is_live(t)}
+                holders = _holders(trials, slot)
                 following = 1 + max(slot.values(), default=-1)
                 chosen = next(
-                    (s for s in range(end) if s not in live or _is_waiting(live[s])), None
+                    (s for s in range(end) if s not in holders or _is_waiting(holders[s])), None
                 )
                 if chosen is None:
                     return None
-                if chosen not in live:
+                if chosen not in holders:
                     past = [t for t in trials if slot[t.number] == chosen]
                     self._make(chosen if chosen < following else None, past)
-                elif self._take(live[chosen]):
-                    trial = live[chosen]
+                elif self._take(holders[chosen]):
+                    trial = holders[chosen]
                     return Claim(trial.number, trial._trial_id, chosen, _is_given(trial))
 
     def finish(
@@ -128,6 +136,14 @@ class Queue:
             self._liveness.hold(None)
         return True
 
+    def fail(self, claim: Claim, why: str) -> bool:
+        """Tell the study that the recipe could not be scored; as :meth:`finish`."""
+        from optuna.trial import TrialState
+
+        from morphing.search.samplers.history import FAILURE
+
+        return self.finish(claim, TrialState.PRUNED, attributes={FAILURE: why})
+
     def give_back(self, claim: Claim) -> None:
         """Let another trial take the place of one that was begun and will not be finished."""
         from optuna.trial import TrialState
@@ -135,22 +151,17 @@ class Queue:
         self.finish(claim, TrialState.FAIL)
 
     def _mended(self) -> list[FrozenTrial]:
-        """All trials, with at most one alive in each slot and no dead one running."""
+        """All trials, after those whose worker died and those too many in a slot were failed."""
         from optuna.trial import TrialState
 
-        from morphing.search.samplers.history import is_told, slots
+        from morphing.search.samplers.history import slots
 
         trials = self._study.get_trials(deepcopy=False)
         lost = self._liveness.dead([t for t in trials if t.state == TrialState.RUNNING])
-        dead = {t.number for t in lost}
-        slot = slots(trials)
-        alive = defaultdict(list)
-        for trial in trials:
-            if _is_live(trial) and trial.number not in dead:
-                alive[slot[trial.number]].append(trial)
-        for same in alive.values():
-            kept = min(same, key=lambda t: (not is_told(t), t.number))
-            lost += [t for t in same if t is not kept and not is_told(t)]
+        dead = {trial.number for trial in lost}
+        alive = [trial for trial in trials if _is_live(trial) and trial.number not in dead]
+        holders = {trial.number for trial in _holders(alive, slots(trials)).values()}
+        lost += [t for t in alive if t.number not in holders and not t.state.is_finished()]
         for trial in lost:
             self._fail(trial)
         return self._study.get_trials(deepcopy=False) if lost else trials
@@ -202,6 +213,21 @@ class Queue:
         if not taken:
             self._liveness.hold(None)
         return taken
+
+
+def _holders(trials: Sequence[FrozenTrial], slot: Mapping[int, int]) -> dict[int, FrozenTrial]:
+    """By slot, the trial that has it: the one that was told, else the first that may still be.
+
+    Args:
+        trials: those to choose from.
+        slot: of each, by number.
+    """
+    from morphing.search.samplers.history import is_told
+
+    found: dict[int, FrozenTrial] = {}
+    for trial in sorted(filter(_is_live, trials), key=lambda t: (not is_told(t), t.number)):
+        found.setdefault(slot[trial.number], trial)
+    return found
 
 
 def _is_live(trial: FrozenTrial) -> bool:

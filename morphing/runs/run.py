@@ -316,8 +316,12 @@ def _told(trial: optuna.trial.FrozenTrial, place: Path, spec: RunSpec) -> Trial:
     Raises:
         MorphingError: its attributes or values have another shape than the run's.
     """
+    from morphing.search.samplers.history import failure_of
+
+    failure = failure_of(trial)
     told = {
         **trial.user_attrs,
+        "failure": failure,
         "params": trial.params,
         "values": trial.values or (),
         "constraints": tuple(trial.constraints.values()),
@@ -335,18 +339,19 @@ def _told(trial: optuna.trial.FrozenTrial, place: Path, spec: RunSpec) -> Trial:
         results=outcome.results,
         seconds=outcome.seconds,
         times=outcome.times,
-        error=outcome.error,
+        error=outcome.failure,
         constraints=outcome.constraints,
         raced=outcome.raced,
         seed=outcome.seed,
     )
-    if problem := _problem(made, _STATES[trial.state.name], spec):
+    state = "failed" if failure is not None else _STATES[trial.state.name]
+    if problem := _problem(made, state, spec):
         raise _unusable(trial, place, problem)
     return made
 
 
-_STATES = {"COMPLETE": "complete", "PRUNED": "raced", "FAIL": "failed"}
-"""What a trial that was told is called, by Optuna's name of its state."""
+_STATES = {"COMPLETE": "complete", "PRUNED": "raced"}
+"""What a trial that was told and did not fail is called, by Optuna's name of its state."""
 
 
 def _problem(trial: Trial, state: str, spec: RunSpec) -> str:

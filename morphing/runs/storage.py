@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
@@ -23,7 +23,7 @@ from morphing.runs.measures import Direction
 
 if TYPE_CHECKING:
     import optuna
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Connection, Engine
 
 STORAGE_VARIABLE = "MORPHING_STORAGE"
 """Environment variable: a run's storage URL with its password, which is written nowhere."""
@@ -33,6 +33,8 @@ _FILE = "storage.json"
 _JOURNAL_STUDY = "search"
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _CONNECT_SECONDS = 10
+_SQLITE_SECONDS = 60
+"""For how long a worker waits until another has written."""
 
 
 @dataclass(frozen=True)
@@ -213,17 +215,21 @@ def _open_database(url: URL) -> optuna.storages.RDBStorage:
     options: dict[str, object] = {"pool_pre_ping": True}
     if url.drivername.startswith("postgresql"):
         options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
+    elif url.drivername.startswith("sqlite"):
+        options["connect_args"] = {"timeout": _SQLITE_SECONDS}
     logging.getLogger("alembic").setLevel(logging.WARNING)
     grace = max(2, round(grace_seconds()))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.RDBStorage(
+            storage = optuna.storages.RDBStorage(
                 url.render_as_string(hide_password=False),
                 engine_kwargs=options,
                 heartbeat_interval=max(1, grace // 6),
                 grace_period=grace,
             )
+        _prepare(storage.engine)
+        return storage
     except NoSuchModuleError as error:
         raise MorphingError(
             f"The storage {shown} is of no database known here: write one as"
@@ -243,6 +249,33 @@ def _open_database(url: URL) -> optuna.storages.RDBStorage:
             f"The storage {shown} cannot be used ({_reason(error)}): check that its server runs and"
             " lets you in, and the URL."
         ) from error
+
+
+def _prepare(engine: Engine) -> None:
+    """See to it that a trial's state changes in one step, and that heartbeats are comparable."""
+    from sqlalchemy import event
+
+    if engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:"):
+        # SQLite has no locks of rows, and Python's driver reads outside of transactions, so that
+        # two workers could both read that a trial waits, and take it.
+        def begin_by_hand(connection: Any, record: object) -> None:
+            connection.isolation_level = None
+
+        def lock_at_once(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        event.listen(engine, "connect", begin_by_hand)
+        event.listen(engine, "begin", lock_at_once)
+    elif engine.dialect.name == "postgresql":
+        # Optuna keeps heartbeats in the session's time zone, which is not all workers' and may
+        # change its hour by night.
+        def in_one_time_zone(connection: Any, record: object) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SET TIME ZONE 'UTC'")
+            connection.commit()
+
+        event.listen(engine, "connect", in_one_time_zone)
+    engine.dispose()  # connections made before
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 import os
 import random
 import time
+from multiprocessing.queues import Queue as ProcessQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import optuna
@@ -13,7 +15,7 @@ from morphing.runs.liveness import Heartbeats, LeaseLiveness
 from morphing.runs.queue import Claim, Queue
 from morphing.runs.storage import open_study, place_of
 from morphing.search.samplers import make_sampler
-from morphing.search.samplers.history import ERROR, RECIPE
+from morphing.search.samplers.history import RECIPE
 
 DIRECTIONS, OBJECTIVES = ("maximize", "minimize"), ("a", "b")
 
@@ -29,8 +31,10 @@ def values_of(x: float, y: float) -> tuple[float, float]:
     return x + y, x * y
 
 
-def evaluate(study: optuna.Study, queue: Queue, claim: Claim, seconds: float) -> bool:
-    """Propose, wait, tell: as `runs.loop` does, every eighth recipe failing."""
+def evaluate(
+    study: optuna.Study, queue: Queue, claim: Claim, seconds: float, failing: int = 8
+) -> bool:
+    """Propose, wait, tell: as `runs.loop` does, every eighth recipe (``failing``) failing."""
     try:
         trial = optuna.Trial(study, claim.trial_id)
         x, y = (trial.suggest_float(name, 0, 1) for name in ("x", "y"))
@@ -38,9 +42,10 @@ def evaluate(study: optuna.Study, queue: Queue, claim: Claim, seconds: float) ->
     except optuna.exceptions.UpdateFinishedTrialError:
         queue.give_back(claim)
         return False
-    time.sleep(random.expovariate(1 / seconds))
-    if int(x * 1000) % 8 == 0:
-        return queue.finish(claim, TrialState.FAIL, attributes={ERROR: f"{x} cannot be."})
+    if seconds:
+        time.sleep(random.expovariate(1 / seconds))
+    if int(x * 1000) % failing == 0:
+        return queue.fail(claim, f"{x} cannot be.")
     return queue.finish(claim, TrialState.COMPLETE, values_of(x, y), {"seconds": seconds})
 
 
@@ -59,3 +64,19 @@ def main(folder: Path, slots: int, seconds: float, grace: float, password: str) 
             else:
                 lease.update(trial=claim.number)
                 evaluate(study, queue, claim, seconds)
+
+
+def take_all(folder: Path, password: str, begin: Barrier, taken: "ProcessQueue[list[int]]") -> None:
+    """Try to take every waiting trial, beginning with others; tell which ones were got."""
+    os.environ["PGPASSWORD"] = password
+    study = open_study(folder, DIRECTIONS, OBJECTIVES)
+    waiting = study.get_trials(states=(TrialState.WAITING,))
+    begin.wait()
+    got = []
+    for trial in waiting:
+        try:
+            if study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                got.append(trial.number)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            continue
+    taken.put(got)

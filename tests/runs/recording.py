@@ -22,8 +22,8 @@ def tell(run: Run, evaluation: Evaluation | str, recipe: Recipe | None = None) -
     trial.set_user_attr("recipe", dict(recipe.config))
     trial.set_user_attr("mask_seed", recipe.mask_seed)
     if isinstance(evaluation, str):
-        trial.set_user_attr("error", evaluation)
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        trial.set_user_attr("failure", evaluation)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     elif evaluation.raced:
         part = {"values": evaluation.values, "variances": evaluation.variances}
         trial.set_user_attr("raced", {**part, "samples": dict(evaluation.samples)})

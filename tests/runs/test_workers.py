@@ -4,10 +4,12 @@ import time
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from morphing.runs.leases import GRACE_VARIABLE, Lease, live_workers
 from morphing.runs.storage import open_study
 from morphing.search.samplers import make_sampler
+from morphing.search.samplers.history import is_told
 from tests.runs.crew import (
     check_all_told_once,
     continue_process,
@@ -19,8 +21,8 @@ from tests.runs.light_worker import DIRECTIONS, OBJECTIVES, evaluate, queue_of
 
 
 @pytest.mark.slow
-def test_fifty_kills_on_a_journal(tmp_path: Path) -> None:
-    count = run_with_kills([tmp_path] * 4, kills=50, grace=60)
+def test_thirty_kills_on_a_journal(tmp_path: Path) -> None:
+    count = run_with_kills([tmp_path] * 4, kills=30, grace=60)
     study = open_study(tmp_path, DIRECTIONS, OBJECTIVES)
     check_all_told_once(study, count)
     assert len(study.get_trials()) > count, "no kill met a trial in flight"
@@ -55,6 +57,26 @@ def test_a_late_result_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert study.get_trials() == told
     finally:
         late.kill()
+
+
+@pytest.mark.parametrize(
+    ("state", "attributes", "told"),
+    [
+        (TrialState.PRUNED, {"failure": "no merge"}, True),
+        (TrialState.PRUNED, {"raced": {}}, True),
+        (TrialState.PRUNED, {}, False),
+        (TrialState.FAIL, {}, False),
+        (
+            TrialState.FAIL,
+            {"failure": "written by a database after its worker was given up"},
+            False,
+        ),
+        (TrialState.FAIL, {"error": "told by an earlier version"}, True),
+        (TrialState.RUNNING, {"failure": "not told yet"}, False),
+    ],
+)
+def test_what_counts(state: TrialState, attributes: dict[str, object], told: bool) -> None:
+    assert is_told(create_trial(state=state, user_attrs=attributes)) is told
 
 
 def test_who_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 SLOT = "slot"
 """User attribute of a trial that takes the place of one that died: the slot of both."""
+FAILURE = "failure"
+"""User attribute of a trial whose recipe could not be scored: why. Its state is PRUNED. A FAIL says
+that the trial's worker died: that must stay so, and a database may write an attribute after it."""
 ERROR = "error"
-"""User attribute of a failed trial: why its recipe could not be scored. A FAIL without it died."""
+"""What FAILURE was in runs of earlier versions, where the state is FAIL."""
 RACED = "raced"
 """User attribute of a trial given up early: {"values": [...], "variances": [...]} of the part of
 the samples it was scored on, in the study's order. Its state is PRUNED."""
@@ -185,8 +188,14 @@ def is_told(trial: FrozenTrial) -> bool:
     return (
         trial.state == TrialState.COMPLETE
         or (trial.state == TrialState.PRUNED and RACED in trial.user_attrs)
-        or (trial.state == TrialState.FAIL and ERROR in trial.user_attrs)
+        or failure_of(trial) is not None
     )
+
+
+def failure_of(trial: FrozenTrial) -> str | None:
+    """Why a trial's recipe could not be scored; None of a trial that did not fail so."""
+    key = {TrialState.PRUNED: FAILURE, TrialState.FAIL: ERROR}.get(trial.state)
+    return None if key is None else trial.user_attrs.get(key)
 
 
 def history(study: Study) -> list[FrozenTrial]:
