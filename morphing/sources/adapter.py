@@ -16,6 +16,7 @@ from torch import Tensor
 
 from morphing.errors import MorphingError
 from morphing.sources import checkpoint, local, metadata
+from morphing.sources.conversion import checkpoint_names, meta_model
 from morphing.sources.source import Source
 from morphing.sources.weights import Weights, check_finite
 
@@ -128,7 +129,9 @@ def load_adapter(source: Source, base: Weights) -> Adapter:
     pairs, whole = _read_tensors(source)
     layout = _read_layout(base)
     names = [*(f"{module}.weight" for module in pairs), *whole]
-    if not (_is_plain_lora(config) and layout.is_plain(pairs)):
+    # What the model cuts out of a tensor of the checkpoint has no factors of that tensor's.
+    cut = [n for n in names if n in layout.parameters and layout.stored(n) not in base.info]
+    if cut or not (_is_plain_lora(config) and layout.is_plain(pairs)):
         return _merge_densely(source, base, layout, names)
     for name in names:
         if layout.stored(name) not in base.info:
@@ -154,7 +157,10 @@ def load_adapter(source: Source, base: Weights) -> Adapter:
             replaced[name] = update.apply(resized)
     if layout.tied:
         _tie(source, base, layout, updates, replaced, config.ensure_weight_tying)
-    return Adapter(updates, replaced)
+    return Adapter(
+        {layout.stored(name): update for name, update in updates.items()},
+        {layout.stored(name): tensor for name, tensor in replaced.items()},
+    )
 
 
 @dataclass(frozen=True)
@@ -166,11 +172,16 @@ class _Layout:
     head: str
     tied: bool
     """Whether the head is the embeddings' tensor, which the checkpoint has once."""
+    parameters: frozenset[str]
+    """By the names of the model's state dict."""
+    names: Mapping[str, str]
+    """The checkpoint's names of parameters that transformers has under its own."""
 
     def stored(self, tensor: str) -> str:
         """The checkpoint's name of a tensor."""
-        tied = self.tied and tensor == f"{self.head}.weight"
-        return f"{self.embedding}.weight" if tied else tensor
+        if self.tied and tensor == f"{self.head}.weight":
+            tensor = f"{self.embedding}.weight"
+        return self.names.get(tensor, tensor)
 
     def is_plain(self, modules: Iterable[str]) -> bool:
         """Whether they are linear layers or embeddings, where not absent."""
@@ -190,12 +201,8 @@ class _Layout:
 
 
 def _read_layout(base: Weights) -> _Layout:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     try:
-        config = AutoConfig.from_pretrained(base.source.folder, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = meta_model(base.config)
         inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
     except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
         raise MorphingError(
@@ -205,8 +212,10 @@ def _read_layout(base: Weights) -> _Layout:
     modules = dict(model.named_modules())
     names = {module: name for name, module in modules.items()}
     embedding, head = names.get(inner, ""), names.get(outer, "")
-    tied = outer is not None and inner.weight is outer.weight and f"{head}.weight" not in base.info
-    return _Layout(modules, embedding, head, tied)
+    stored = checkpoint_names(model, {name: info.shape for name, info in base.info.items()})
+    tied = outer is not None and inner.weight is outer.weight
+    tied = tied and stored.get(f"{head}.weight", f"{head}.weight") not in base.info
+    return _Layout(modules, embedding, head, tied, frozenset(model.state_dict()), stored)
 
 
 def _read_config(source: Source) -> "PeftConfig":

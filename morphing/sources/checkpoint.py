@@ -7,6 +7,7 @@ import torch
 
 from morphing.errors import MorphingError
 from morphing.sources import metadata
+from morphing.sources.conversion import Unlinked, gather, link
 from morphing.sources.source import Source
 from morphing.sources.weights import Weights, check_finite
 
@@ -84,22 +85,34 @@ def load_adapted(
 
     dtypes = {tensor.dtype for tensor in base_tensors.values() if tensor.is_floating_point()}
     model = load_model(base, dtypes.pop() if len(dtypes) == 1 else torch.float32)
+    shapes = {name: tensor.shape for name, tensor in base_tensors.items()}
     try:
+        links = link(model, shapes)
+        held = {name: tensor.shape for name, tensor in model.state_dict().items()}
         adapted = PeftModel.from_pretrained(model, str(adapter.folder), is_trainable=False)
         merged = adapted.merge_and_unload().state_dict()
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OSError,
+        RuntimeError,
+        Unlinked,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MorphingError(
             f"The adapter {adapter.name} cannot be merged into {base.name}: {reason}"
         ) from error
     tensors: Tensors = {}
     for name, original in base_tensors.items():
-        if name not in merged or merged[name].shape != original.shape:
+        names = {one.parameter for one in links[name]}
+        if any(key not in merged or merged[key].shape != held[key] for key in names):
             raise MorphingError(
                 f"The adapter {adapter.name} changes the shape or name of {name} in {base.name},"
                 " which cannot be merged: choose an adapter that keeps the vocabulary."
             )
-        tensor = merged[name].to(original.dtype)
+        tensor = gather(links[name], merged, original.shape).to(original.dtype)
         check_finite(name, tensor, adapter.folder / metadata.ADAPTER_WEIGHTS)
         tensor = tensor.to(original.device)
         tensors[name] = original if torch.equal(tensor, original) else tensor

@@ -182,19 +182,37 @@ def _misshapen(base: Inspection, source: Inspection, tensor: str, mend: str) -> 
 
 def _check_adapter(base: Inspection, source: Inspection) -> None:
     """LoRA pairs must fit the weights they adapt: B is (out, r), A is (r, in)."""
+    loaded: Mapping[str, tuple[int, ...]] | None = None
     for tensor, info in source.tensors.items():
         for suffix, side in ((_LORA_A, -1), (_LORA_B, 0)):
             if not tensor.endswith(suffix) or not info.shape:
                 continue
             target = tensor.removeprefix(_PEFT_PREFIX).removesuffix(suffix) + ".weight"
-            adapted = base.tensors.get(target)
-            if adapted is None or info.shape[side] not in adapted.shape:
-                shape = f"of shape {_shape(adapted.shape)} in" if adapted else "absent from"
+            stored = base.tensors.get(target)
+            adapted = None if stored is None else stored.shape
+            if adapted is None and source.config.get("target_parameters"):
+                continue  # of stacked experts, whose factors peft stacks in a way of its own
+            if adapted is None:
+                loaded = _loaded_shapes(base) if loaded is None else loaded
+                adapted = loaded.get(target)
+            if adapted is None or info.shape[side] not in adapted:
+                shape = f"of shape {_shape(adapted)} in" if adapted else "absent from"
                 named = ", ".join(map(with_likely, source.base_models)) or "it names none"
                 raise MorphingError(
                     f"The adapter {source.name} changes {target}, which is {shape} the base"
                     f" {base.name}: choose the base it was trained on ({named})."
                 )
+
+
+def _loaded_shapes(base: Inspection) -> dict[str, tuple[int, ...]]:
+    """Of the parameters of the base as transformers loads it, by the names that peft knows."""
+    from morphing.sources.conversion import meta_model
+
+    try:
+        state = meta_model(base.config).state_dict()
+    except (ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError):
+        return {}
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _check_ancestry(base: Inspection, source: Inspection) -> list[str]:

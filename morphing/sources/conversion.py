@@ -141,6 +141,35 @@ def original_layout(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Link
     return links if links.keys() == found.keys() else None
 
 
+def checkpoint_names(model: "PreTrainedModel", shapes: Shapes) -> dict[str, str]:
+    """A model's parameters that hold a tensor of its checkpoint as it is, with that one's name.
+
+    Empty where the model is not of this checkpoint.
+    """
+    try:
+        links = link(model, shapes)
+    except Unlinked:
+        return {}
+    return {
+        each[0].parameter: name
+        for name, each in links.items()
+        if each[0] == Link(each[0].parameter)
+    }
+
+
+def gather(links: Sequence[Link], state: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
+    """A checkpoint's tensor as a model holds it; a copy only where several parameters do."""
+    if links[0].source is None:
+        (only,) = parts(links, state)
+        return only[1]
+    held = parts(links, state)
+    whole = held[0][1].new_empty(tuple(shape))
+    for one, tensor in held:
+        assert one.source is not None
+        one.source.of(whole).copy_(tensor)
+    return whole
+
+
 def meta_model(config: Mapping[str, Any]) -> "PreTrainedModel":
     """The causal language model of a configuration, without weights."""
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -7,11 +7,13 @@ layout again.
 
 import contextlib
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -20,7 +22,8 @@ from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
 from morphing.merging.writing.checkpoint import export
 from morphing.sources import conversion
-from morphing.sources.find import download
+from morphing.sources.compatibility import check
+from morphing.sources.find import download, inspect
 from morphing.sources.source import Source
 from tests.merging.comparing import read, run_mergekit
 from tests.merging.families import FAMILIES, MOST_MERGED
@@ -171,3 +174,69 @@ def test_every_tensor_has_its_part_of_the_model(name: str, family: list[Source])
 
 def test_the_families_most_merged_are_all_here() -> None:
     assert len(MOST_MERGED) == 13
+
+
+ADAPTERS = {
+    "gpt_neox": {"target_modules": ["query_key_value"]},
+    "mixtral": {"target_modules": ["q_proj", "v_proj"]},
+    "qwen3_moe": {
+        "target_modules": ["q_proj"],
+        "target_parameters": ["mlp.experts.down_proj", "mlp.experts.gate_up_proj"],
+    },
+    "gemma3 with eyes": {"target_modules": r".*language_model.*\.(q_proj|down_proj)"},
+    "hrm_text": {"target_modules": ["q_proj", "o_proj"]},
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_of_a_family_is_merged_as_peft_merges_it(
+    name: str, family: list[Source], tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    adapted = get_peft_model(load(family[0].folder), LoraConfig(r=4, **ADAPTERS[name]))
+    with torch.no_grad():
+        for key, parameter in adapted.named_parameters():
+            if "lora_" in key:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapter = download(str(tmp_path / "adapter"))
+    check(inspect(family[0].name), [inspect(adapter.name)])
+    morpher = Morpher(family[0], [adapter], CPU, torch.float32)
+    alone = {"model": adapter.name, "parameters": {"weight": 1.0}}
+    wanted = Recipe({"merge_method": "linear", "models": [alone], "dtype": "float32"})
+    assert morpher.morph(wanted) > 0
+    merged = adapted.merge_and_unload().eval()
+    assert_close(morpher.model, merged.state_dict())
+    export(morpher.engine, wanted, tmp_path / "out")
+    assert_alike(morpher.model, load(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", ["mixtral"])
+def test_an_adapter_of_transformers_4_names_experts_one_by_one(
+    name: str, family: list[Source], tmp_path: Path
+) -> None:
+    module = "model.layers.1.block_sparse_moe.experts.2.w1"
+    torch.manual_seed(0)
+    a, b = torch.randn(4, 32), torch.randn(48, 4)
+    factors = {"lora_A": a, "lora_B": b}
+    save_file(
+        {f"base_model.model.{module}.{part}.weight": own for part, own in factors.items()},
+        tmp_path / "adapter_model.safetensors",
+    )
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["w1"]}
+    config["base_model_name_or_path"] = "mistralai/Mixtral-8x7B-v0.1"
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    adapter = download(str(tmp_path))
+    check(inspect(family[0].name), [inspect(adapter.name)])
+    morpher = Morpher(family[0], [adapter], CPU, torch.float32)
+    alone = {"model": adapter.name, "parameters": {"weight": 1.0}}
+    morpher.morph(Recipe({"merge_method": "linear", "models": [alone], "dtype": "float32"}))
+    base = load(family[0].folder).state_dict()
+    found = morpher.model.state_dict()
+    expected = base["model.layers.1.mlp.experts.gate_up_proj"]
+    expected[2, :48] += 2 * b @ a
+    torch.testing.assert_close(found["model.layers.1.mlp.experts.gate_up_proj"], expected)
+    changed = [key for key, own in found.items() if not torch.equal(own, base[key])]
+    assert changed in ([], ["model.layers.1.mlp.experts.gate_up_proj"])
