@@ -41,11 +41,12 @@ ALLOWED = {
     "devices": set(),
     "names": set(),
     "inert": set(),
+    "notes": set(),
     "visitors": set(),
     "yaml_files": set(),
 }
 ALWAYS = {"errors", "hub_errors", "devices", "inert", "names", "visitors", "yaml_files"}
-ALWAYS |= {"__version__"}
+ALWAYS |= {"__version__", "notes"}
 OUTSIDE = {
     "gradio": {"ui"},
     "huggingface_hub": {"hub_errors", "sources", "benchmarks", "publishing", "jobs", "ui"},

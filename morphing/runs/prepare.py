@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -18,8 +17,6 @@ from morphing.runs.seeds import pin_seeds
 from morphing.runs.spec import Constraint, RunSpec, refuse_inverted_constraints
 from morphing.runs.stages import Stage, stages
 from morphing.search.space import SearchSpace
-
-_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from morphing.sources.source import Inspection

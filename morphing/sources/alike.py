@@ -35,10 +35,14 @@ def make_alike(models: Sequence[Weights], base: Weights) -> list[Weights]:
 
 def _in_original_layout(model: Weights) -> Weights:
     links = original_layout(model.config, {name: info.shape for name, info in model.info.items()})
-    if links is None:
+    if links is None or links.keys() == model.info.keys():
         return model
     made = {name: _part(model, link) for name, link in links.items() if name != link.parameter}
-    return model.remade(made, model.info.keys() - links.keys())
+    remark = (
+        f"{model.source.name} was saved in the layout of transformers 5, and others in that of 4:"
+        " the merge is in the older."
+    )
+    return model.remade(made, model.info.keys() - links.keys(), remark)
 
 
 def _part(model: Weights, link: Link) -> Made:
@@ -64,9 +68,12 @@ def _with_rows(model: Weights, base: Weights) -> Weights:
             shape = (wanted[0], *info.shape[1:])
             changed = tensor_info(shape, model.dtype(name))
             made[name] = Made(changed, partial(_resized, model, name, base, origin))
-    if not made or not _same_tokens(model, base, min(i.shape[0] for i in _rows(model, base))):
+    theirs, ours = (row.shape[0] for row in _rows(model, base)) if made else (0, 0)
+    if not made or not _same_tokens(model, base, min(theirs, ours)):
         return model
-    return model.remade(made, ())
+    return model.remade(
+        made, (), naming.padding_remark(model.source.name, theirs, base.source.name, ours)
+    )
 
 
 def _rows(*models: Weights) -> list[TensorInfo]:
@@ -96,4 +103,5 @@ def _without_copied_head(model: Weights, models: Sequence[Weights]) -> Weights:
         return model
     if not torch.equal(model.read(head), model.read(embedding)):
         return model
-    return model.remade({}, [head], tie_word_embeddings=True)
+    remark = f"The head of {model.source.name} is a copy of its embeddings and is taken as tied."
+    return model.remade({}, [head], remark, tie_word_embeddings=True)

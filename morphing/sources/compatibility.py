@@ -151,10 +151,7 @@ def _check_rows(
     if padding is None:
         return []
     theirs, ours = (info.shape[0] for info in padding)
-    return [
-        f"{source.name} has {theirs} rows of tokens and the base {base.name} {ours}, for the same"
-        f" tokens: the rest is padding, and merges have the base's {ours} rows."
-    ]
+    return [naming.padding_remark(source.name, theirs, base.name, ours)]
 
 
 def _is_padding(

@@ -122,6 +122,14 @@ def embedding(names: Iterable[str]) -> str | None:
     return next((name for name in names if _EMBEDDING.search(name)), None)
 
 
+def padding_remark(model: str, rows: int, base: str, wanted: int) -> str:
+    """That a model's rows of padding are not as many as the base's, in a sentence."""
+    return (
+        f"{model} has {rows} rows of tokens and the base {base} {wanted}, for the same tokens: the"
+        f" rest is padding, and merges have the base's {wanted} rows."
+    )
+
+
 def ties_head(config: Mapping[str, Any]) -> bool:
     """Whether a configuration ties the head to the embeddings, by itself or as its class does."""
     text = config.get("text_config")

@@ -69,18 +69,22 @@ class Weights:
         """Size of all tensors as stored."""
         return sum(info.bytes for info in self.info.values())
 
-    def remade(self, made: Mapping[str, Made], gone: Collection[str], **config: Any) -> "Weights":
+    def remade(
+        self, made: Mapping[str, Made], gone: Collection[str], remark: str, **config: Any
+    ) -> "Weights":
         """The same checkpoint with some tensors made of others, and some left out.
 
         Args:
             made: by name; of that name or a new one.
             gone: names that are no more.
+            remark: what was done, a sentence.
             config: what changes in its configuration.
         """
         other = copy(self)
         other._made = {**self._made, **made}
         other._gone = self._gone | frozenset(gone) - made.keys()
         other.config = {**self.config, **config}
+        other.remarks = (*self.remarks, remark)
         return other
 
     def _judge_head(self, name: str, place: local.Place) -> None:

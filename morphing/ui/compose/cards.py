@@ -55,16 +55,21 @@ def models(choice: Choice, token: str | None) -> str:
 
 def _model_card(name: str, role: str, actions: str, token: str | None) -> str:
     try:
-        facts, error = _facts(inspected(name, token)), ""
+        found = inspected(name, token)
+        facts, told = _facts(found), "".join(map(_remark, found.remarks))
     except MorphingError as problem:
-        facts, error = "", f'<p class="m-error">{as_html(str(problem))}</p>'
+        facts, told = "", f'<p class="m-error">{as_html(str(problem))}</p>'
     text = ZOO_MODELS.get(name, name)
     return (
         f'<article class="m-card {role.lower()}"><header>{chip(role, role.lower())}'
         f'<span class="m-card-actions">{actions}</span></header>'
         f'<h3 title="{as_html(name)}">{as_html(short_name(name))}</h3>'
-        f"<p>{as_html(text)}</p>{error}<footer>{facts}</footer></article>"
+        f"<p>{as_html(text)}</p>{told}<footer>{facts}</footer></article>"
     )
+
+
+def _remark(text: str) -> str:
+    return f'<p class="m-note">{as_html(text)}</p>'
 
 
 def _facts(found: Inspection) -> str:
