@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from morphing.devices import check_memory, resolve_device
 from morphing.errors import MorphingError
+from morphing.notes import note_once
 from morphing.runs.chat_templates import Told, check_tokenizers, choose_template
 from morphing.runs.progress import Progress, megabytes, quiet
 from morphing.runs.run import Run
@@ -26,7 +27,7 @@ def prepare(
     spec: RunSpec,
     token: str | None = None,
     progress: Progress = quiet,
-    told: Told = _log.warning,
+    told: Told = note_once,
 ) -> RunSpec:
     """Pin every revision; check that sources, memory, search space, seeds and benchmarks fit.
 
@@ -99,7 +100,7 @@ def create_run(
     spec: RunSpec,
     token: str | None = None,
     progress: Progress = quiet,
-    told: Told = _log.warning,
+    told: Told = note_once,
 ) -> Run:
     """Prepare ``spec`` and make its run folder.
 
