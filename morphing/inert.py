@@ -26,6 +26,14 @@ def visible(text: str, *, lines: bool = False) -> str:
     return live.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
+def whole(text: str) -> str:
+    """``text`` with U+FFFD for lone surrogates, which no tokenizer and no file takes.
+
+    JSON can hold halves of a character beyond U+FFFF, as where a text was cut in its middle.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def one_line(text: str) -> str:
     """``text`` on one line, with its live characters visible: a message of one sentence."""
     return visible(" ".join(text.split()))

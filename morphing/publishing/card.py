@@ -75,10 +75,10 @@ def eval_results(facts: CardFacts) -> dict[str, str]:
             dataset_id=line.dataset,
             task_id="default",
             value=round(line.value, 6),
-            dataset_revision=line.revision,
+            dataset_revision=one_line(line.revision) if line.revision else None,
             notes=(
-                f"{line.metric} of Morphing's benchmark {one_line(line.benchmark)}: holdout of"
-                f" split {line.split}, n={line.n}, {_error(line)}"
+                f"{one_line(line.metric)} of Morphing's benchmark {one_line(line.benchmark)}:"
+                f" holdout of split {one_line(line.split)}, n={line.n}, {_error(line)}"
                 + (
                     "; the search chose by the other half of that split"
                     if line.contaminated
@@ -108,7 +108,7 @@ def _metadata(facts: CardFacts) -> str:
         base_model_relation=relation if models else None,
         datasets=_hub_ids(line.dataset for line in scores) or None,
         library_name=library,
-        license=facts.license,
+        license=one_line(facts.license) if facts.license else None,
         pipeline_tag="text-generation",
         tags=list(TAGS),
         model_name=one_line(facts.title) if results else None,
@@ -128,11 +128,11 @@ def _eval_result(line: ScoreLine) -> "EvalResult":
         task_type="text-generation",
         dataset_type=line.dataset,
         dataset_name=f"{one_line(line.title)} (holdout, n={line.n})",
-        dataset_split=line.split,
-        dataset_revision=line.revision,
-        metric_type=line.metric,
+        dataset_split=one_line(line.split),
+        dataset_revision=one_line(line.revision) if line.revision else None,
+        metric_type=one_line(line.metric),
         metric_value=round(line.value, 6),
-        metric_name=f"{line.metric} ({_error(line)})",
+        metric_name=f"{one_line(line.metric)} ({_error(line)})",
     )
 
 
@@ -316,8 +316,8 @@ def _objectives(lines: tuple[ObjectiveLine, ...]) -> str:
     rows = [names, ("---", "---", *["---:"] * (len(names) - 2))]
     for line in lines:
         way = "higher" if line.direction == "maximize" else "lower"
-        ends = (line.reference, line.ideal) if scaled else ()
-        rows.append((escape(line.name), way, line.value, *ends))
+        ends = (escape(line.reference), escape(line.ideal)) if scaled else ()
+        rows.append((escape(line.name), way, escape(line.value), *ends))
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     about = "The objectives on the search split, scores in percent."
     if scaled:

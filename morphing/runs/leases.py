@@ -224,7 +224,7 @@ class Lease:
             after = replace(before, **changes, renewed=now)
             after = replace(after, spans=_spans(before, now, 3 * self.interval))
             self._worker = after
-            data = json.dumps(asdict(after), ensure_ascii=False).encode()
+            data = json.dumps(asdict(after), ensure_ascii=False).encode(errors="replace")
             write_atomically(self._place.with_suffix(".json"), data, durable=False)
             self._written = time.monotonic()
 

@@ -381,7 +381,8 @@ def _outputs(path: Path) -> dict[str, list[Row]]:
 
 
 def _write_json(path: Path, data: Any, durable: bool = True) -> None:
-    write_atomically(path, json.dumps(data, ensure_ascii=False).encode(), durable)
+    # A message may quote half of a character, which no file takes.
+    write_atomically(path, json.dumps(data, ensure_ascii=False).encode(errors="replace"), durable)
 
 
 def runs_root() -> Path:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark, parse_benchmark
 from morphing.devices import DEVICES
 from morphing.errors import MorphingError
+from morphing.inert import visible, whole
 from morphing.merging.methods import METHODS, refusal
 from morphing.names import PlainName
 from morphing.runs.measures import MEASURES, SPARSITY, Direction
@@ -165,11 +166,19 @@ class RunSpec(_Model):
             return [{"measure": v} if isinstance(v, str) else v for v in value]
         return value
 
+    @field_validator("base", "sources")
+    @classmethod
+    def _writable(cls, value: Any) -> Any:
+        for name in (value,) if isinstance(value, str) else value:
+            if whole(name) != name:
+                raise ValueError(f"{name!r} has half of a character, which no file's name can")
+        return value
+
     @field_validator("method")
     @classmethod
     def _known_method(cls, value: str) -> str:
         if value not in METHODS:
-            raise ValueError(refusal(value, 1))
+            raise ValueError(visible(str(refusal(value, 1))))
         return value
 
     @field_validator("device")

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.templates import evaluate_list, render
 from morphing.errors import MorphingError
+from morphing.inert import whole
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,25 @@ class Sample:
 def make_sample(
     benchmark: Benchmark, sample_id: str, row: Mapping[str, Any], examples: str = ""
 ) -> Sample:
-    """A row rendered, after ``examples``.
+    """A row rendered, after ``examples``; halves of characters in it become U+FFFD.
 
     Raises:
         MorphingError: a template doesn't fit the row, or the target is no index of a choice.
     """
+    made = _rendered(benchmark, sample_id, row, examples)
+    return replace(
+        made,
+        prompt=whole(made.prompt),
+        target=whole(made.target) if isinstance(made.target, str) else made.target,
+        choices=tuple(map(whole, made.choices)),
+        continuation=whole(made.continuation),
+        system=whole(made.system),
+    )
+
+
+def _rendered(
+    benchmark: Benchmark, sample_id: str, row: Mapping[str, Any], examples: str
+) -> Sample:
     if benchmark.kind == "lm_eval":
         kept = _plain(row)
         return Sample(sample_id, kept.pop("prompt"), kept.pop("target"), row=kept)
