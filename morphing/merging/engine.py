@@ -83,7 +83,7 @@ class Engine:
     ) -> None:
         self.models = models
         self._lender = lender
-        self._stores = stores
+        self.stores = stores
         self._device = device
         self._workers = workers
         elements = max(
@@ -128,7 +128,7 @@ class Engine:
 
         Of tensors that differ in their number of rows, such as embeddings, the first rows count.
         """
-        ours, theirs = self._stores[source], self._stores[base]
+        ours, theirs = self.stores[source], self.stores[base]
         norms = {}
         for name in ours.shapes.keys() & theirs.shapes.keys():
             tensor, origin = ours.tensor(name), theirs.tensor(name)
@@ -147,7 +147,7 @@ class Engine:
         infos = {}
         for tensor in output.plan.tensors:
             first = tensor.inputs[0]
-            shape = list(self._stores[first.model].shapes[first.tensor])
+            shape = list(self.stores[first.model].shapes[first.tensor])
             if vocabulary is not None and (axis := self._axis(first)) is not None:
                 shape[axis] = vocabulary.size
             infos[tensor.name] = torch.Size(shape), self._dtype(recipe, tensor)
@@ -238,21 +238,21 @@ class Engine:
     def _align(self, output: Output, planned: Sequence[PlannedTensor]) -> Mapping[str, Store]:
         """The stores, with token-indexed tensors in the output's vocabulary."""
         if output.vocabulary is None:
-            return self._stores
+            return self.stores
         replaced: dict[str, dict[str, Tensor]] = {}
         for tensor in planned:
             axis = self._axis(tensor.inputs[0])
             if axis is None:
                 continue
             models = [item.model for item in tensor.inputs]
-            tensors = [self._stores[item.model].tensor(item.tensor) for item in tensor.inputs]
+            tensors = [self.stores[item.model].tensor(item.tensor) for item in tensor.inputs]
             base = None if tensor.base is None else models[tensor.base]
             aligned = output.vocabulary.align(models, tensors, base, axis)
             for item, own in zip(tensor.inputs, aligned, strict=True):
                 replaced.setdefault(item.model, {})[item.tensor] = own
         return {
             name: Adapted(store, Adapter({}, replaced[name])) if name in replaced else store
-            for name, store in self._stores.items()
+            for name, store in self.stores.items()
         }
 
     def _merge_alone(

@@ -38,6 +38,7 @@ class Host:
     ) -> None:
         state = model.state_dict(keep_vars=True)
         self.tokenizer = tokenizer
+        self.links = links
         self.shapes = {name: shapes[name] for name in links}
         self.model = model
         self._places: dict[str, Place] = {}

@@ -99,6 +99,30 @@ class Morpher:
         return self._host.model
 
     @property
+    def links(self) -> Mapping[str, Sequence[Link]]:
+        """Where the loaded model holds each tensor of its checkpoint."""
+        return self._host.links
+
+    def held(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """Tensors of the loaded model by checkpoint name, as they are in it: the model's own."""
+        return ((name, self._host.read(name)) for name in names)
+
+    def distance(self) -> float:
+        """The relative L1 distance of the loaded model to the base, as `morph` returns it.
+
+        For a model whose weights were changed since, and that has the base's vocabulary.
+        """
+        base = self.engine.stores[self.base.name]
+        total = 0.0
+        for name, tensor in self.held(tuple(self._host.shapes)):
+            if tensor.is_floating_point():
+                origin = base.tensor(name) if name in base.shapes else None
+                same = origin is not None and origin.shape == tensor.shape
+                change = tensor.float() - origin.float() if same and origin is not None else tensor
+                total += float(change.float().abs().sum(dtype=torch.float64))
+        return total / self._norm
+
+    @property
     def tokenizer(self) -> Any:
         """The loaded model's."""
         return self._host.tokenizer
