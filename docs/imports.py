@@ -27,7 +27,7 @@ FLOORS = (
     ("jobs",),
     ("publishing",),
     ("runs",),
-    ("search",),
+    ("search", "matching"),
     ("merging", "benchmarks"),
     ("sources",),
     ("zoo",),

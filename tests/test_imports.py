@@ -20,6 +20,7 @@ ALLOWED = {
     "merging": {"sources"},
     "benchmarks": {"zoo"},
     "search": {"merging"},
+    "matching": {"merging", "benchmarks", "sources"},
     "runs": {"search", "merging", "benchmarks", "sources", "zoo"},
     "publishing": {"runs", "search", "merging", "benchmarks", "sources", "zoo"},
     "jobs": {"publishing", "runs", "benchmarks"},

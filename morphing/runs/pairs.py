@@ -1,4 +1,4 @@
-"""Two models on the same samples: what each answered, and by how much one scores above."""
+"""Two models on the same samples: what each answered, and how far one scores above the other."""
 
 from __future__ import annotations
 

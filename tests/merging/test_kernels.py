@@ -416,7 +416,7 @@ def test_merging_changes_no_input(placement: str, tmp_path: Path) -> None:
         own = [{"weight": 0.5, "density": 0.5}] * (1 if method == "slerp" else 3)
         shared = {"t": 0.4} if method == "slerp" else {}
         merged(engine, simple_recipe(method, own, **shared))
-    stores = engine._stores
+    stores = engine.stores
     for name, model in zip(("base", "one", "two", "three"), models, strict=True):
         assert same({tensor: stores[name].tensor(tensor) for tensor in model}, model)
 

@@ -74,7 +74,7 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 
 def held(engine: Engine, model: str) -> dict[str, Tensor]:
-    return {name: engine._stores[model].tensor(name) for name in SHAPES}
+    return {name: engine.stores[model].tensor(name) for name in SHAPES}
 
 
 @quick
