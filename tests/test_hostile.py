@@ -92,6 +92,7 @@ HOSTILE = (
 SHOWN = {
     "RunSpec.base": "base",
     "RunSpec.sources": "source",
+    "RunSpec.chat_template": "chat_template",
     "Benchmark.title": "title",
     "Benchmark.description": "description",
     "Benchmark.license": "license",
@@ -133,6 +134,7 @@ SHOWN = {
     "Sample.system": "shown_system",
     "Inspection.architecture": "architecture",
     "Inspection.base_models": "ancestor",
+    "Inspection.remarks": "remark",
     "ModelHit.id": "hit",
     "CardFacts.title": "card_title",
     "CardFacts.version": "version",
@@ -211,6 +213,8 @@ OTHER = {
     },
     "Inspection.name": "the spec's",
     "Inspection.license": "as CardFacts.licenses",
+    "Inspection.chat_template": "rendered in Jinja's sandbox, not shown",
+    "Inspection.config": "read, not shown",
     "Table.classes": "names of classes, shown as cells are",
     "Table.columns": "as column",
     "Inspection.tensors": "names of tensors are shown in errors: exception",
@@ -340,6 +344,7 @@ class World:
                 ],
                 "method": "task_arithmetic",
                 "dtype": "float32",
+                "chat_template": say("chat_template", "words of mine"),
                 "search": {"evaluations": 4},
             }
         )
@@ -495,6 +500,7 @@ def as_web_pages(world: World) -> Iterator[str]:
     yield cards.hits([ModelHit(say("hit"), 1, 1, (), True)], choice)
     found = _Described("m", say("architecture"), {}, False, (say("ancestor"),), 1, 1, 1, None)
     yield cards._facts(found)
+    yield cards._remark(say("remark"))
     yield catalogue.offer(dataclasses.replace(choice, benchmarks=()), say("query", ""))
     yield own_cards.workshop(world.draft)
     for sample in world._samples():
