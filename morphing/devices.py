@@ -67,6 +67,15 @@ def available_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def described(device: torch.device) -> str:
+    """The device's kind and, of a GPU, its name: "cpu", "cuda (NVIDIA H100)"."""
+    if device.type != "cuda":
+        return device.type
+    import torch
+
+    return f"cuda ({torch.cuda.get_device_name(device)})"
+
+
 @contextmanager
 def suitable_threads(parameters: int, device: torch.device) -> Iterator[None]:
     """One thread for a model so small that sharing its operations costs more than it brings.

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from morphing.benchmarks.data.files import data_suffix
+from morphing.benchmarks.engine.thinking import Thinking
 from morphing.benchmarks.kinds.table import KINDS, kinds_with
 from morphing.errors import MorphingError
 from morphing.names import InnerPath, PlainName
@@ -93,14 +94,18 @@ class Benchmark(BaseModel):
     shot: str | None = None
     """What follows an example's prompt; by default a space and its target, or its right option."""
     shot_separator: str = "\n\n"
-    chat: bool = False
-    """Ask through the tokenizer's chat template, where it has one."""
+    chat: bool | Literal["auto"] = False
+    """Ask through the tokenizer's chat template; ``auto``: in plain text where it has none."""
+    thinking: Thinking = "auto"
+    """Whether a chat's model thinks before it answers: as its template has it, ``on`` or ``off``.
+    A thought is never part of the answer, whatever is said here."""
+    thinking_tokens: int = Field(default=2048, ge=0)
+    """New tokens that a thought may take beside ``max_new_tokens``."""
     max_new_tokens: int = Field(default=256, ge=1)
     stop: tuple[str, ...] = ()
     """A generated text is cut where the first of these begins."""
     extract: str = "strip"
-    """``strip``, ``first_line``, ``last_number``, ``boxed``, ``code`` (kind code's default: the
-    first fenced block, or all) or ``regex:<pattern>`` (last match)."""
+    """One of ``judging.extract.RULES`` or ``regex:<pattern>`` (last match)."""
     metric: str = "exact_match"
     """One of ``metrics.METRICS`` or ``evaluate:<name or folder>``; lm_eval: the task's own."""
 
@@ -148,6 +153,10 @@ class Benchmark(BaseModel):
             raise ValueError("stop has an empty string")
         if self.system is not None and not self.chat:
             raise ValueError("system is a turn of a chat: set chat to true, or leave system out")
+        if self.thinking != "auto" and not self.chat:
+            raise ValueError(
+                "thinking is switched by a chat template: set chat to true, or leave thinking out"
+            )
         return self
 
     def _check_templates(self) -> None:
@@ -172,6 +181,19 @@ class Benchmark(BaseModel):
                 f"few_shot_split is {self.few_shot_split!r}, whose rows are scored: name a split"
                 " that is neither split nor holdout_split"
             )
+
+    def with_thinking(self, thinking: Thinking) -> "Benchmark":
+        """The same benchmark asked of models that are to think, or not to.
+
+        Raises:
+            MorphingError: it asks in no chat, or for no written answers.
+        """
+        if thinking != "auto" and not (self.chat and self.kind in kinds_with("thinking")):
+            raise MorphingError(
+                f"Benchmark {self.name!r} can't be asked with thinking {thinking}: only chats whose"
+                " answers are written can."
+            )
+        return self.model_copy(update={"thinking": thinking})
 
     @property
     def local(self) -> bool:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, cast
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.engine.encode import NoRoomError
+from morphing.benchmarks.engine.memory import rows_noted
 from morphing.benchmarks.kinds.table import KINDS
+from morphing.benchmarks.kinds.turns import remarks
 from morphing.benchmarks.leave import require_leave
-from morphing.benchmarks.results import Prepared, Progress, Score, Scorer
-from morphing.devices import suitable_threads
+from morphing.benchmarks.results import Conditions, Prepared, Progress, Score, Scorer
+from morphing.devices import described, suitable_threads
 from morphing.errors import MorphingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+COMPUTING = ("torch", "transformers")
+"""Libraries whose versions a score may depend on."""
 
 
 def prepare(
@@ -31,7 +37,8 @@ def prepare(
     if not samples:
         raise MorphingError(f"Benchmark {benchmark.name!r} has no samples to evaluate.")
     made = _scorer(benchmark).requests(tokenizer, benchmark, samples)
-    return Prepared(benchmark, tuple(samples), tuple(map(tuple, made)))
+    told = remarks(tokenizer, benchmark)
+    return Prepared(benchmark, tuple(samples), tuple(map(tuple, made)), told)
 
 
 def evaluate(
@@ -71,7 +78,7 @@ def evaluate(
     scorer.check(benchmark)
     if not isinstance(samples, Prepared):
         samples = prepare(tokenizer, benchmark, samples)
-    with suitable_threads(model.num_parameters(), model.device):
+    with suitable_threads(model.num_parameters(), model.device), rows_noted() as rows:
         try:
             outputs, truncated = scorer.score(model, tokenizer, samples, batch_size, report)
         except NoRoomError as error:
@@ -79,7 +86,21 @@ def evaluate(
     seconds = time.perf_counter() - start - aside
     # A task of lm-eval may be of any kind.
     generated = KINDS[benchmark.kind].generates or any(each.tokens for each in outputs)
-    return Score.of(outputs, truncated, seconds, generated=generated)
+    return Score.of(
+        outputs,
+        truncated,
+        seconds,
+        generated=generated,
+        remarks=samples.remarks,
+        conditions=Conditions(
+            device=described(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            batch_size=batch_size,
+            rows=min(rows, default=None),
+            thinking=benchmark.thinking if generated and benchmark.chat else "auto",
+            versions={name: version(name) for name in COMPUTING},
+        ),
+    )
 
 
 def _scorer(benchmark: Benchmark) -> Scorer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,7 +25,9 @@ class Output:
     ``prompt`` is the sample's, before any chat template. ``text`` is what was generated, or each
     choice's log-likelihood, or what a text cost; ``answer`` and ``target`` are what the metric
     compared (of a multiple choice, the choices chosen and right; of perplexity, the bits per byte
-    and the text). ``tokens`` are those generated, with the end token; 0 where none are.
+    and the text). ``tokens`` are those generated, with the end token; 0 where none are. ``thought``
+    is what the model wrote for itself before its text; ``unfinished`` says that it did not come to
+    an end, so that there is no answer.
     """
 
     id: str
@@ -35,6 +37,32 @@ class Output:
     target: str
     score: float
     tokens: int = 0
+    thought: str = ""
+    unfinished: bool = False
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a score depends on beside weights and samples: only scores of like conditions compare.
+
+    Sums are rounded differently in batches of other sizes, on other devices and by other versions,
+    so that in half precision a close call between two tokens may go the other way.
+
+    Attributes:
+        device: Its kind and name, such as "cpu" or "cuda (NVIDIA H100)".
+        dtype: Of the weights, such as "bfloat16".
+        batch_size: As asked for; None where it follows from the model's configuration.
+        rows: The most prompts that were in one batch, after all halving for want of memory.
+        thinking: Whether the model was asked to think: "auto" is as its chat template does.
+        versions: Of the libraries that compute, by name.
+    """
+
+    device: str
+    dtype: str
+    batch_size: int | None = None
+    rows: int | None = None
+    thinking: str = "auto"
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,7 +73,9 @@ class Score:
     right and wrong answers sqrt(p (1 - p) / (n - 1))), and 0 for a single sample. ``truncated``
     counts samples whose prompt's beginning was cut to fit the model's context. ``tokens`` is the
     mean number of generated tokens, None where none are; ``seconds`` is how long scoring
-    took, prompts read included and the time spent in ``progress`` (a pause) not.
+    took, prompts read included and the time spent in ``progress`` (a pause) not. ``unfinished``
+    counts samples whose text ended inside a thought, which are no answers. ``remarks`` are
+    sentences for whoever reads the score.
     """
 
     value: float
@@ -55,10 +85,20 @@ class Score:
     truncated: int = 0
     tokens: float | None = None
     seconds: float = field(default=0.0, compare=False)
+    unfinished: int = 0
+    remarks: tuple[str, ...] = ()
+    conditions: Conditions | None = None
 
     @classmethod
     def of(
-        cls, outputs: Sequence[Output], truncated: int, seconds: float, *, generated: bool
+        cls,
+        outputs: Sequence[Output],
+        truncated: int,
+        seconds: float,
+        *,
+        generated: bool,
+        remarks: Sequence[str] = (),
+        conditions: Conditions | None = None,
     ) -> Score:
         """The figures of ``outputs``, which are one or more."""
         n = len(outputs)
@@ -66,7 +106,19 @@ class Score:
         spread = math.fsum((output.score - value) ** 2 for output in outputs)
         stderr = math.sqrt(spread / (n - 1) / n) if n > 1 else 0.0
         tokens = sum(output.tokens for output in outputs) / n if generated else None
-        return cls(value, n, stderr, tuple(outputs), truncated, tokens, seconds)
+        unfinished = sum(output.unfinished for output in outputs)
+        return cls(
+            value,
+            n,
+            stderr,
+            tuple(outputs),
+            truncated,
+            tokens,
+            seconds,
+            unfinished,
+            tuple(remarks),
+            conditions,
+        )
 
     def joined(self, rest: Score) -> Score:
         """The score on these samples and on others that come after them."""
@@ -75,6 +127,8 @@ class Score:
             self.truncated + rest.truncated,
             self.seconds + rest.seconds,
             generated=self.tokens is not None,
+            remarks=tuple(dict.fromkeys((*self.remarks, *rest.remarks))),
+            conditions=self.conditions,
         )
 
 
@@ -82,12 +136,13 @@ class Score:
 class Prepared:
     """Samples of a benchmark as one tokenizer's tokens, to score any number of models on.
 
-    ``requests`` are those of each sample.
+    ``requests`` are those of each sample; ``remarks`` what is to be told of how they are asked.
     """
 
     benchmark: Benchmark
     samples: tuple[Sample, ...]
     requests: tuple[tuple[Request, ...], ...]
+    remarks: tuple[str, ...] = ()
 
 
 class Scorer(Protocol):

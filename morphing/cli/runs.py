@@ -71,6 +71,7 @@ def search(
     """Search merge recipes and print the Pareto front."""
     from morphing.benchmarks.find import CONTAMINATION
     from morphing.cli.terminal import print_front
+    from morphing.runs.conditions import conditions_here, conditions_of, mixed
 
     allow_code(code)
     budget: dict[str, Any] = {"evaluations": evaluations, "hours": hours, "stalled": stalled}
@@ -91,6 +92,8 @@ def search(
         opened = open_run(run, storage)
         if any(budget.values()):
             opened.set_budget(**budget)
+        if told := mixed([*conditions_of(opened), conditions_here(opened)]):
+            say(told)
     else:
         opened = _create(spec, run, budget | kept, storage)
         say(f"Run folder: {shown(opened.folder)}")

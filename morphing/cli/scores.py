@@ -46,6 +46,10 @@ def evaluate(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Default: the model's own."),
     ] = "auto",
+    thinking: Annotated[
+        Literal["auto", "on", "off"] | None,
+        typer.Option(help="Whether the model thinks first. Default: as the benchmark says."),
+    ] = None,
     outputs: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write every answer: .jsonl, or .jsonl.gz, compressed."),
@@ -66,6 +70,8 @@ def evaluate(
     if outputs is not None and not outputs.name.endswith((".jsonl", ".jsonl.gz")):
         raise MorphingError(f"--outputs {outputs} must end in .jsonl or .jsonl.gz.")
     chosen = [_trusted(name, yes) for name in benchmark]
+    if thinking is not None:
+        chosen = [each.with_thinking(thinking) for each in chosen]
     names = [each.name for each in chosen]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise MorphingError(f"The benchmark {min(repeated)!r} is named twice: name each once.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -13,6 +14,8 @@ from morphing.benchmarks.find import asked_and_expected
 from morphing.cli.common import show
 from morphing.cli.terminal import console
 from morphing.inert import visible
+from morphing.runs.conditions import unfinished_remark
+from morphing.runs.trial import Result
 
 if TYPE_CHECKING:
     from morphing.benchmarks.data.sample import Sample
@@ -96,6 +99,12 @@ def print_scores(
     console().print(table)
     if cut := sum(score.truncated for score in scores.values()):
         show(f"{cut} prompts were longer than the model's context and lost their beginning.")
+    for benchmark in benchmarks:
+        score = scores[benchmark.name]
+        if told := unfinished_remark(benchmark.name, [Result.of(score)]):
+            show(told)
+        for remark in score.remarks:
+            show(f"{benchmark.name}: {remark}")
 
 
 def scores_data(
@@ -131,6 +140,9 @@ def _score_data(benchmark: Benchmark, score: Score) -> dict[str, Any]:
         "metric": _metric(benchmark),
         "kind": benchmark.kind,
         "truncated": score.truncated,
+        "unfinished": score.unfinished,
+        "remarks": list(score.remarks),
+        "conditions": asdict(score.conditions) if score.conditions else None,
         "tokens": score.tokens,
         "seconds": score.seconds,
         "dataset": benchmark.dataset,

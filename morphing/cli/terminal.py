@@ -22,6 +22,7 @@ from morphing.benchmarks.find import CONTAMINATION
 from morphing.cli.common import show
 from morphing.inert import one_line, visible
 from morphing.runs.chat_templates import template_sentence
+from morphing.runs.conditions import conditions_of, mixed, unfinished_remark
 from morphing.runs.figures import Figures, figures_of
 from morphing.runs.objectives import averaged, shown_value, signs
 from morphing.runs.selection import Interval, Selection, selection
@@ -236,6 +237,12 @@ def _remarks(run: Run, figures: Figures) -> Iterator[str]:
         found = [trial.results[name] for trial in figures.members if trial.results]
         if most := max((result.truncated for result in found), default=0):
             yield f"{name}: {most} of {found[0].n} prompts lost their beginning, too long to fit."
+        if told := unfinished_remark(name, found):
+            yield told
+        for remark in dict.fromkeys(remark for result in found for remark in result.remarks):
+            yield f"{name}: {remark}"
+    if differing := mixed(conditions_of(run)):
+        yield differing
 
 
 def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:

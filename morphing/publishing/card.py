@@ -187,12 +187,32 @@ def _scores(facts: CardFacts) -> str:
         )
     if told := _contamination((*facts.holdout, *facts.search)):
         parts.append(told)
+    if told := _thinking((*facts.holdout, *facts.search)):
+        parts.append(told)
     parts.append(
         "Each number is the mean over n samples, with its 95 % interval from a bootstrap over"
         " samples [in brackets] or ± its standard error; accuracies are shares of right answers in"
         " percent."
     )
+    if facts.remarks:
+        parts.append(" ".join(map(escape, facts.remarks)))
     return "\n\n".join(parts)
+
+
+def _thinking(lines: Iterable[ScoreLine]) -> str:
+    """Where models were asked to think or not to, and how many answers ended inside a thought."""
+    told = []
+    for line in lines:
+        if line.thinking != "auto" or line.unfinished:
+            asked = "" if line.thinking == "auto" else f" asked with thinking {line.thinking}"
+            ended = (
+                f" {line.unfinished} of {line.n} answers ended inside a thought and count as wrong"
+                if line.unfinished
+                else ""
+            )
+            both = f"{asked};{ended}" if asked and ended else asked or ended
+            told.append(f"{escape(line.title)} ({line.part}):{both}.")
+    return f"**Thinking**: {' '.join(told)}" if told else ""
 
 
 def _contamination(lines: Iterable[ScoreLine]) -> str:

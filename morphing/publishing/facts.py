@@ -30,6 +30,9 @@ class ScoreLine:
     share: bool = True
     contaminated: bool = False
     lower_is_better: bool = False
+    unfinished: int = 0
+    """Answers that ended inside a thought, and so are none."""
+    thinking: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class CardFacts:
     """How `stage:ps` is made, where the recipe names it."""
     objectives: tuple[ObjectiveLine, ...] = ()
     constraints: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What is to be known of how scores were made, as sentences."""
     standing: Standing | None = None
 
     @property

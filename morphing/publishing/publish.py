@@ -15,6 +15,7 @@ from morphing.publishing.card import write_card
 from morphing.publishing.facts import CardFacts, ObjectiveLine, ScoreLine, Standing
 from morphing.publishing.push import check_push, push
 from morphing.runs import selection
+from morphing.runs.conditions import conditions_of, described_conditions, mixed
 from morphing.runs.figures import figures_of
 from morphing.runs.holdout import Using, own_workbench, score_holdout
 from morphing.runs.objectives import shown_value
@@ -68,6 +69,7 @@ def card_facts(run: Run, number: int, title: str, token: str | None = None) -> C
         stage=stage.recipe if stage else None,
         objectives=_objectives(run, trial, figures.scales),
         constraints=figures.constraints,
+        remarks=_remarks(run, trial),
         standing=_standing(own, chosen.best_of(spec.sources) if chosen else None),
     )
 
@@ -149,6 +151,16 @@ def publish(
     return url
 
 
+def _remarks(run: Run, trial: Trial) -> tuple[str, ...]:
+    """How the trial's scores were made, and whether that was always the same in the run."""
+    results = [*(trial.results or {}).values(), *(run.holdout(trial.number) or {}).values()]
+    known = [result.conditions for result in results if result.conditions is not None]
+    told = [f"Scored in {described_conditions(known[0])}."] if known else []
+    told += [mixed(conditions_of(run)) or ""]
+    told += [remark for result in results for remark in result.remarks]
+    return tuple(dict.fromkeys(filter(None, told)))
+
+
 def _lines(
     run: Run, part: Part, results: Mapping[str, Result], known: selection.Standing | None = None
 ) -> tuple[ScoreLine, ...]:
@@ -175,6 +187,8 @@ def _lines(
                     share=benchmark.share,
                     contaminated=use.objective and benchmark.contaminates,
                     lower_is_better=(use.direction or benchmark.direction) == "minimize",
+                    unfinished=result.unfinished,
+                    thinking=result.conditions.thinking if result.conditions else "auto",
                 )
             )
     return tuple(lines)

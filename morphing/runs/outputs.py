@@ -49,15 +49,22 @@ class _Line:
     target: str
     score: Number
     tokens: Count = 0
+    thought: str = ""
+    unfinished: bool = False
 
 
+_SELDOM = ("thought", "unfinished")
+"""Fields that are written only where they say something."""
 _LINE = TypeAdapter(_Line)
 
 
 def write_outputs(path: Path, outputs: Mapping[str, Iterable[Output]]) -> None:
     """Per-sample outputs as JSON lines, one sample a line, its benchmark named; ``.gz`` gzipped."""
     lines = [
-        orjson.dumps({"benchmark": benchmark, **vars(output)})
+        orjson.dumps(
+            {"benchmark": benchmark}
+            | {name: value for name, value in vars(output).items() if value or name not in _SELDOM}
+        )
         for benchmark, rows in outputs.items()
         for output in rows
     ]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from morphing.benchmarks.benchmark import Benchmark, get_benchmark, parse_benchmark
+from morphing.benchmarks.engine.thinking import Thinking
 from morphing.devices import DEVICES
 from morphing.errors import MorphingError
 from morphing.inert import visible, whole
@@ -43,6 +44,8 @@ class BenchmarkUse(_Model):
     """By default the metric's own: lower is better for bits per byte, higher for most."""
     reference: float | None = None
     """The score hypervolume counts from; by default a little below the worst of the sources."""
+    thinking: Thinking | None = None
+    """Whether models think before they answer; by default as the benchmark says."""
 
     @field_validator("benchmark", mode="before")
     @classmethod
@@ -56,8 +59,13 @@ class BenchmarkUse(_Model):
 
     @property
     def declaration(self) -> Benchmark:
-        """The benchmark itself, looked up in the catalogue where only its name is given."""
-        return get_benchmark(self.benchmark) if isinstance(self.benchmark, str) else self.benchmark
+        """The benchmark itself, looked up in the catalogue where only its name is given.
+
+        Raises:
+            MorphingError: there is none of that name, or it can't be asked of models that think.
+        """
+        found = get_benchmark(self.benchmark) if isinstance(self.benchmark, str) else self.benchmark
+        return found if self.thinking is None else found.with_thinking(self.thinking)
 
 
 class MeasureUse(_Model):

@@ -7,10 +7,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from morphing.merging.recipe import Recipe
-from morphing.runs.files import FOREIGN, Count, Name, Number
+from morphing.runs.files import FOREIGN, Count, Name, Number, Text
 
 if TYPE_CHECKING:
     from morphing.benchmarks.results import Score
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """`benchmarks.results.Conditions` as a run's files have them."""
+
+    __pydantic_config__ = FOREIGN
+
+    device: Name
+    dtype: Name
+    batch_size: Count | None = None
+    rows: Count | None = None
+    thinking: Name = "auto"
+    versions: Mapping[Name, Name] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,11 +39,27 @@ class Result:
     truncated: Count = 0
     tokens: Number | None = None
     """Mean generated tokens an answer; None of a multiple choice."""
+    unfinished: Count = 0
+    """Samples whose text ended inside a thought, and so is no answer."""
+    remarks: tuple[Text, ...] = ()
+    """Sentences for whoever reads the score."""
+    conditions: Conditions | None = None
+    """What the score depends on; None of earlier versions."""
 
     @classmethod
     def of(cls, score: Score) -> Result:
         """The figures of ``score``."""
-        return cls(score.value, score.n, score.stderr, score.truncated, score.tokens)
+        made = score.conditions
+        return cls(
+            score.value,
+            score.n,
+            score.stderr,
+            score.truncated,
+            score.tokens,
+            score.unfinished,
+            score.remarks,
+            None if made is None else Conditions(**vars(made)),
+        )
 
 
 @dataclass(frozen=True)

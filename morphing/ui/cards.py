@@ -89,14 +89,22 @@ def step_bar(step: str, done: int, total: int) -> str:
     )
 
 
-def cut_note(truncated: int) -> str:
-    """How many prompts were too long for the model, where some were."""
-    if not truncated:
-        return ""
-    return (
-        '<small class="m-cut" title="Too long for the model: they lost their beginning.">'
-        f"{truncated} prompts cut</small>"
-    )
+def score_notes(result: Result) -> str:
+    """How many prompts were too long for the model and how many thoughts did not end, where some
+    were or did not.
+    """
+    notes = ""
+    if result.truncated:
+        notes += (
+            '<small class="m-cut" title="Too long for the model: they lost their beginning.">'
+            f"{result.truncated} prompts cut</small>"
+        )
+    if result.unfinished:
+        notes += (
+            '<small class="m-cut" title="They ended inside a thought, and count as wrong.">'
+            f"{result.unfinished} unfinished</small>"
+        )
+    return notes
 
 
 def cut_remark(title: str, results: Sequence[Result]) -> str:

@@ -55,7 +55,7 @@ def test_the_texts_are_those_of_transformers(name: str, monkeypatch: pytest.Monk
         for batch_size in (None, 1, 3, 8):
             done: list[int] = []
             found = generate(model, Letters(), asked, LIMIT, stop, batch_size, done.append)
-            assert found == expected
+            assert [(reply.text, reply.tokens) for reply in found] == expected
             assert done == sorted(set(done)) and done[-1] == len(asked)
     if name == "llama":
         assert len(lengths) > 3, "rows must end at different times for this to mean anything"
@@ -76,7 +76,7 @@ def test_a_row_that_ends_leaves_its_place_to_another() -> None:
 
     model.get_input_embeddings().register_forward_hook(count)
     found = generate(model, Letters(), asked, LIMIT, (), 4, lambda done: None)
-    written = [count for _, count in found]
+    written = [reply.tokens for reply in found]
     assert min(written) < LIMIT
     # No row is computed once it has ended, and the last token of none is read.
     assert sum(steps) <= sum(written) - len(asked) + 1

@@ -182,7 +182,7 @@ def test_a_broken_merge_has_a_finite_perplexity(
 def test_the_system_turn_is_never_lost(
     tokenizer: PreTrainedTokenizerFast, declare: Declare, template: str | None, read: str
 ) -> None:
-    benchmark = declare({}, chat=True, system="be kind")
+    benchmark = declare({}, chat="auto", system="be kind")
     sample = Sample("0", "hi", "x", system="be kind")
     tokenizer.chat_template = template
     try:

@@ -22,7 +22,7 @@ from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.data.samples import load_samples
 from morphing.benchmarks.engine.encode import encode
 from morphing.benchmarks.engine.memory import default_batch_size
-from morphing.benchmarks.engine.stopping import Ending
+from morphing.benchmarks.engine.stopping import Ending, Limit
 from morphing.benchmarks.evaluate import evaluate
 from morphing.errors import MorphingError
 from morphing.zoo import BENCHMARKS, model_folder
@@ -188,8 +188,12 @@ def test_chat_template(
 
     benchmark = declare({"test": ROWS}, max_new_tokens=8, chat=True)
     samples = load_samples(benchmark, "holdout", 11)
-    plain = evaluate(model, tokenizer, benchmark, samples)
+    with pytest.raises(MorphingError, match=r"has no chat template: set chat to auto"):
+        evaluate(model, tokenizer, benchmark, samples)
+    either = benchmark.model_copy(update={"chat": "auto"})
+    plain = evaluate(model, tokenizer, either, samples)
     assert plain.outputs[0].text == greedy(model, tokenizer, samples[0].prompt, 8)
+    assert plain.remarks == ("It has no chat template, so it was asked in plain text.",)
     tokenizer.chat_template = TEMPLATE
     try:
         chatted = evaluate(model, tokenizer, benchmark, samples)
@@ -197,6 +201,7 @@ def test_chat_template(
         tokenizer.chat_template = None
     assert chatted.outputs[0].text == greedy(model, tokenizer, f"<{samples[0].prompt}>:", 8)
     assert chatted.outputs[0].prompt == samples[0].prompt
+    assert chatted.remarks == ()
 
 
 def test_long_prompts_lose_their_beginning(
@@ -383,9 +388,9 @@ def test_an_answer_that_shares_a_token_with_the_prompt(
 def test_stop_strings_over_bytes(merging_tokenizer: PreTrainedTokenizerFast, stop: str) -> None:
     model = SimpleNamespace(generation_config=None)
     for text, done in (("", False), ("答え", False), ("答え" * 9 + stop, True)):
-        ending = Ending(model, merging_tokenizer, [stop], 1000)  # type: ignore[arg-type]
+        row = Ending(model, merging_tokenizer, [stop]).row(Limit(1000))  # type: ignore[arg-type]
         ids = merging_tokenizer(text)["input_ids"]
-        reached = [ending.reached(ids[: n + 1]) for n in range(len(ids))]
+        reached = [row.reached(ids[: n + 1]) for n in range(len(ids))]
         assert reached == [False] * (len(ids) - 1) + [True] * done + [False] * (
             not done and ids != []
         )

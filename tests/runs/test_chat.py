@@ -22,7 +22,7 @@ def ask(text: str) -> list[dict[str, str]]:
 
 
 def test_a_reply_grows_to_its_end(specialist) -> None:
-    texts = list(stream_reply(*specialist, ask("12 plus 30?")))
+    texts = [reply.answer for reply in stream_reply(*specialist, ask("12 plus 30?"))]
     assert texts[-1].strip() == "42"
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
 
@@ -32,7 +32,7 @@ def test_a_long_conversation_keeps_its_end(specialist) -> None:
     for _ in range(40):
         turns += [*ask("1 plus 1?"), {"role": "assistant", "content": "2"}]
     *_, last = stream_reply(*specialist, [*turns, *ask("12 plus 30?")])
-    assert last.strip().isdigit()
+    assert last.answer.strip().isdigit()
 
 
 def test_without_a_chat_template(specialist) -> None:
@@ -66,4 +66,4 @@ def test_a_model_that_nests_its_text_configuration_is_read_like_any_other(specia
     assert text_layers(model) == text.num_hidden_layers
     text.max_position_embeddings = 8
     *_, last = stream_reply(model, tokenizer, ask("12 plus 30? " * 9), max_new_tokens=50)
-    assert len(tokenizer(last, add_special_tokens=False).input_ids) <= 4
+    assert len(tokenizer(last.answer, add_special_tokens=False).input_ids) <= 4

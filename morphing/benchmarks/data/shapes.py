@@ -319,7 +319,7 @@ def _generation(table: Table, given: Mapping[str, str]) -> Fields | None:
 
 def _answered(table: Table, answer: str) -> Fields:
     """How an answer is found and compared, from what the column's answers look like."""
-    fields: Fields = {"kind": "generation", "chat": True, "target": show(answer)}
+    fields: Fields = {"kind": "generation", "chat": "auto", "target": show(answer)}
     name = ref(answer)
     if table.all(answer, lambda value: isinstance(value, Mapping) and is_texts(value.get("text"))):
         return fields | {"target": "{{ " + name + ".text[0] }}", **_SHORT_TEXT}
@@ -361,7 +361,7 @@ def _conversation(table: Table, given: Mapping[str, str]) -> Fields | None:
             asked, answered = (
                 "{{ (" + f"{by}'{who}') | first)['{content}']" + " }}" for who in (asker, answerer)
             )
-            fields = {"kind": "generation", "prompt": asked, "target": answered, "chat": True}
+            fields = {"kind": "generation", "prompt": asked, "target": answered, "chat": "auto"}
             return fields | _LONG_TEXT
     return None
 
@@ -382,7 +382,7 @@ def _translation(table: Table, given: Mapping[str, str]) -> Fields | None:
         "language": into,
         "extract": "first_line",
         "metric": "chrf",
-        "chat": True,
+        "chat": "auto",
     }
 
 

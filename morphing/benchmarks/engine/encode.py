@@ -32,18 +32,35 @@ class Request:
 def encode(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], add_special_tokens: bool
 ) -> list[list[int]]:
-    """Token ids of each text, ready to be continued: no end token, never empty."""
+    """Token ids of each text, ready to be continued: no end token, never empty.
+
+    Where the tokenizer begins texts with a token of its own (BOS), every row has exactly one,
+    whether a chat template has written it already (``add_special_tokens`` is False then), has
+    written none, or the text has one of its own.
+    """
     if not texts:
         return []
     rows = tokenizer(list(texts), add_special_tokens=add_special_tokens)["input_ids"]
-    end = tokenizer.eos_token_id
+    end, begin = tokenizer.eos_token_id, beginning(tokenizer)
     for ids in rows:
+        if begin is not None:
+            while ids[:2] == [begin, begin]:
+                ids.pop(0)
+            if ids[:1] != [begin]:
+                ids.insert(0, begin)
         # Some tokenizers close every text; an answer must not come after the end.
         if add_special_tokens and len(ids) > 1 and ids[-1] == end:
             ids.pop()
         if not ids:
             ids.append(_start(tokenizer))
     return rows
+
+
+def beginning(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The token that the tokenizer begins every text with; None where it begins with none."""
+    ids = tokenizer("a", add_special_tokens=True)["input_ids"]
+    token = tokenizer.bos_token_id
+    return token if token is not None and ids[:1] == [token] else None
 
 
 def _start(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -9,10 +9,11 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from morphing.benchmarks.engine.cache import Rows
-from morphing.benchmarks.engine.encode import Request, by_length
+from morphing.benchmarks.engine.encode import Request, by_length, context_length
 from morphing.benchmarks.engine.memory import Room, in_batches
 from morphing.benchmarks.engine.reader import Reader, Tokens, worth_sharing
-from morphing.benchmarks.engine.stopping import Ending
+from morphing.benchmarks.engine.stopping import Ending, Limit, RowEnding
+from morphing.benchmarks.engine.thinking import Marks, opened_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,6 +24,24 @@ _ROOM = 64
 """New tokens to have room for at first; there will be more where answers are longer."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote.
+
+    Attributes:
+        text: The answer; empty where the text ends inside a thought.
+        tokens: How many were generated: a thought's, the end token and those of the stop string
+            among them.
+        thought: What the model wrote for itself before the answer.
+        unfinished: Whether the text ends inside a thought.
+    """
+
+    text: str
+    tokens: int
+    thought: str = ""
+    unfinished: bool = False
+
+
 def generate(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -31,9 +50,13 @@ def generate(
     stop: Sequence[str],
     batch_size: int | None,
     progress: Callable[[int], None],
-) -> list[tuple[str, int]]:
-    """The greedy continuation of each prompt, up to its end token, a stop string or the limit; and
-    how many tokens that took, the end token and those of the stop string among them.
+    thinking_tokens: int = 0,
+) -> list[Written]:
+    """The greedy continuation of each prompt, up to its end token, a stop string or the limit.
+
+    A thought that comes first (`thinking`) may take ``thinking_tokens`` more, as far as the model's
+    context has room for them, and stop strings in it do not count. Where the text ends inside of
+    it, there is no answer.
 
     A row that ends leaves the batch, and another prompt takes its place. What all prompts begin
     with is computed once. ``progress`` gets the number of prompts done. The model's own generation
@@ -43,17 +66,54 @@ def generate(
     Raises:
         MorphingError: there is not enough memory for a single prompt.
     """
-    ending = Ending(model, tokenizer, stop, max_new_tokens)
+    ending = Ending(model, tokenizer, stop)
+    context = context_length(model, 0)
+    opened = [opened_in(tokenizer, prompt.ids) for prompt in prompts]
+    limits = [
+        Limit(
+            max_new_tokens,
+            thinking_tokens
+            if context is None
+            else min(thinking_tokens, max(0, context - len(prompt.ids) - max_new_tokens)),
+        )
+        for prompt in prompts
+    ]
+    asked = _Asked(prompts, limits, opened, ending)
     order = by_length([len(prompt.ids) for prompt in prompts])
-    longest = len(prompts[order[0]].ids) + max_new_tokens
+    longest = max(
+        len(prompt.ids) + limit.most for prompt, limit in zip(prompts, limits, strict=True)
+    )
     room = Room.of(model, longest, batch_size)
     reader = Reader(model)
     with torch.inference_mode():
         if reader.keeps:
-            written = _continuous(reader, prompts, order, room, ending, progress)
+            written = _continuous(reader, asked, order, room, progress)
         else:
-            written = _batch_by_batch(model, tokenizer, prompts, order, room, ending, progress)
-    return [(ending.text(tokens), len(tokens)) for tokens in written]
+            written = _batch_by_batch(model, tokenizer, asked, order, room, progress)
+    found = []
+    for tokens, marks in zip(written, opened, strict=True):
+        reply = ending.reply(tokens, marks)
+        found.append(Written(reply.answer, len(tokens), reply.thought, reply.unfinished))
+    return found
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Prompts, how long each one's answer may be, and the marks of thoughts they have begun."""
+
+    prompts: Sequence[Request]
+    limits: Sequence[Limit]
+    opened: Sequence[Marks | None]
+    ending: Ending
+
+    @property
+    def most(self) -> int:
+        """New tokens that any row may have."""
+        return max(limit.most for limit in self.limits)
+
+    def row(self, at: int) -> RowEnding:
+        """What says when the row of a prompt has ended."""
+        return self.ending.row(self.limits[at], self.opened[at])
 
 
 @dataclass
@@ -61,17 +121,18 @@ class _Row:
     """A prompt that is being answered."""
 
     prompt: int
+    ending: RowEnding
     new: list[int] = field(default_factory=list)
 
 
 def _continuous(
     reader: Reader,
-    prompts: Sequence[Request],
+    asked: _Asked,
     order: Sequence[int],
     room: Room,
-    ending: Ending,
     progress: Callable[[int], None],
 ) -> list[list[int]]:
+    prompts = asked.prompts
     written: list[list[int]] = [[] for _ in prompts]
     whole = [prompt.ids for prompt in prompts if not prompt.truncated]
     shared = worth_sharing(whole, min(map(len, whole), default=1) - 1)
@@ -81,7 +142,7 @@ def _continuous(
     done = 0
     for waiting, beginning in ((with_it, shared), (others, ())):
         header = reader.header(beginning)
-        batch = _Batch(reader, header, ending, room.rows)
+        batch = _Batch(reader, header, asked, room.rows)
         while waiting or batch.rows:
             free = room.rows - len(batch.rows)
             fewest = min(len(waiting), max(1, room.rows // _REFILL))
@@ -89,7 +150,7 @@ def _continuous(
                 if waiting and free >= fewest:
                     new = [len(prompts[at].ids) - len(beginning) for at in waiting[:free]]
                     now = waiting[next(room.parts(new))]
-                    batch.read([(at, prompts[at].ids) for at in now])
+                    batch.read(now)
                     del waiting[: len(now)]
                 else:
                     batch.step()
@@ -98,7 +159,7 @@ def _continuous(
                 # Those under way begin again, the longest prompts first as ever.
                 left = {*waiting, *(row.prompt for row in batch.rows)}
                 waiting = [at for at in order if at in left]
-                batch = _Batch(reader, header, ending, room.rows)
+                batch = _Batch(reader, header, asked, room.rows)
                 continue
             ended = batch.remove_ended()
             for row in ended:
@@ -112,16 +173,16 @@ def _continuous(
 class _Batch:
     """Rows that are being answered, and what the model has read of them."""
 
-    def __init__(self, reader: Reader, header: Rows, ending: Ending, most: int) -> None:
-        self._reader, self._header, self._ending, self._most = reader, header, ending, most
+    def __init__(self, reader: Reader, header: Rows, asked: _Asked, most: int) -> None:
+        self._reader, self._header, self._asked, self._most = reader, header, asked, most
         self._cache = header  # until there are rows
         self.rows: list[_Row] = []
 
-    def read(self, prompts: Sequence[tuple[int, Tokens]]) -> None:
+    def read(self, prompts: Sequence[int]) -> None:
         """Begin more rows, none with a longer prompt than those that are there."""
-        ids = [tokens for _, tokens in prompts]
+        ids = [self._asked.prompts[at].ids for at in prompts]
         first = not self.rows
-        columns = min(_ROOM, self._ending.most)
+        columns = min(_ROOM, self._asked.most)
         room, places = (columns, self._most - len(ids)) if first else (0, 0)
         fresh, rest = self._reader.open(ids, self._header, room, places)
         logits = self._reader.extend(fresh, rest)
@@ -129,7 +190,7 @@ class _Batch:
             self._cache = fresh
         else:
             self._cache.join(fresh)
-        new = [_Row(at) for at, _ in prompts]
+        new = [_Row(at, self._asked.row(at)) for at in prompts]
         self.rows += new
         self._write(new, logits)
 
@@ -142,7 +203,7 @@ class _Batch:
         """Take out the rows that have ended, and return them."""
         ended = []
         for at in reversed(range(len(self.rows))):
-            if self._ending.reached(self.rows[at].new):
+            if self.rows[at].ending.reached(self.rows[at].new):
                 ended.append(self.rows[at])
                 self.rows[at] = self.rows[-1]
                 self.rows.pop()
@@ -161,18 +222,18 @@ class _Batch:
 def _batch_by_batch(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    prompts: Sequence[Request],
+    asked: _Asked,
     order: Sequence[int],
     room: Room,
-    ending: Ending,
     progress: Callable[[int], None],
 ) -> list[list[int]]:
+    prompts, ending = asked.prompts, asked.ending
     written: list[list[int]] = [[] for _ in prompts]
     pad = tokenizer.pad_token_id
     if pad is None:
         pad = min(ending.tokens, default=0)
     config = GenerationConfig(
-        max_new_tokens=ending.most,
+        max_new_tokens=asked.most,
         do_sample=False,
         pad_token_id=pad,
         eos_token_id=sorted(ending.tokens) or None,
@@ -182,7 +243,7 @@ def _batch_by_batch(
     def run(part: Sequence[int], room: Room) -> None:
         nonlocal done
         ids, mask = _left_padded([prompts[at].ids for at in part], pad)
-        stopping = _Stopping(ending, ids.shape[1])
+        stopping = _Stopping([asked.row(at) for at in part], ids.shape[1])
         tokens = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
@@ -202,14 +263,14 @@ def _batch_by_batch(
 class _Stopping(StoppingCriteria):
     """Ends each row at its own end; ``lengths`` has how many new tokens each had then."""
 
-    def __init__(self, ending: Ending, width: int) -> None:
-        self._ending, self._width = ending, width
+    def __init__(self, rows: Sequence[RowEnding], width: int) -> None:
+        self._rows, self._width = rows, width
         self.lengths: dict[int, int] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.BoolTensor:
         new = input_ids[:, self._width :].tolist()
         for row, tokens in enumerate(new):
-            if row not in self.lengths and self._ending.reached(tokens):
+            if row not in self.lengths and self._rows[row].reached(tokens):
                 self.lengths[row] = len(tokens)
         ended = [row in self.lengths for row in range(len(new))]
         return torch.tensor(ended, device=input_ids.device)  # type: ignore[return-value]

@@ -1,6 +1,8 @@
 """How many rows of tokens to run at once, and fewer where memory runs out."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,25 @@ _PASS_ELSEWHERE = 512
 _SIGNS = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
 
+_noted: ContextVar[list[int] | None] = ContextVar("_noted", default=None)
+
+
+@contextmanager
+def rows_noted() -> Iterator[list[int]]:
+    """Yields a list that gets the rows of every room made or halved meanwhile."""
+    rows: list[int] = []
+    token = _noted.set(rows)
+    try:
+        yield rows
+    finally:
+        _noted.reset(token)
+
+
+def _note(rows: int) -> None:
+    if (noted := _noted.get()) is not None:
+        noted.append(rows)
+
+
 @dataclass(frozen=True)
 class Room:
     """How much is done at once."""
@@ -41,14 +62,12 @@ class Room:
     @classmethod
     def of(cls, model: "PreTrainedModel", length: int, batch_size: int | None) -> "Room":
         """``batch_size`` rows where it is given, else what suits rows of ``length`` tokens."""
+        rows = default_batch_size(model, length) if batch_size is None else batch_size
+        _note(rows)
         if batch_size is not None:
-            return cls(batch_size)
+            return cls(rows)
         kind = model.device.type
-        return cls(
-            default_batch_size(model, length),
-            _TOKENS.get(kind, _TOKENS_ELSEWHERE),
-            _PASS.get(kind, _PASS_ELSEWHERE),
-        )
+        return cls(rows, _TOKENS.get(kind, _TOKENS_ELSEWHERE), _PASS.get(kind, _PASS_ELSEWHERE))
 
     def parts(self, lengths: Sequence[int], most: int | None = None) -> Iterator[slice]:
         """The rows of these ``lengths``, the longest first, that each forward pass reads.
@@ -92,6 +111,7 @@ class Room:
                 " prompts or answers, or take a device with more."
             ) from error
         tokens = None if self.tokens is None else self.tokens // 2
+        _note(rows // 2)
         return Room(rows // 2, tokens, self.pass_cost)
 
 

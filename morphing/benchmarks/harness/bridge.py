@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.engine.encode import Request
+from morphing.benchmarks.kinds.generation import room_for_thoughts
+from morphing.benchmarks.kinds.turns import is_chat
 from morphing.benchmarks.results import Output, Prepared, Progress
 
 if TYPE_CHECKING:
@@ -36,8 +38,11 @@ def requests(
     from morphing.benchmarks.harness.task import instances, said
 
     render = None
-    if benchmark.chat and tokenizer.chat_template:
-        render = partial(EngineLM.render, tokenizer)
+    if is_chat(tokenizer, benchmark):
+        kinds = {kind for sample in samples for kind, *_ in (sample.row or {})["chat"]["requests"]}
+        # Before given answers no thought may be open.
+        thinking = benchmark.thinking if kinds == {"generate_until"} else "off"
+        render = partial(EngineLM.render, tokenizer, thinking=thinking)
     with said(benchmark, "can't be asked through this model's chat template"):
         groups = [instances(sample.row or {}, at, render) for at, sample in enumerate(samples)]
     encoded = iter(encode(tokenizer, [one for group in groups for one in group]))
@@ -71,6 +76,7 @@ def score(
         benchmark.max_new_tokens,
         batch_size,
         lambda share: progress(int(share * len(samples)), len(samples)),
+        room_for_thoughts(tokenizer, benchmark),
     )
     asked = [request for group in prepared.requests for request in group]
     replies = iter(lm.replies([one for group in groups for one in group], asked))

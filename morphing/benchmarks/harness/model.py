@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import LM
 
+from morphing.benchmarks.engine.chat_template import Turns, chat_text
 from morphing.benchmarks.engine.encode import (
     Request,
     context_length,
@@ -19,12 +20,11 @@ from morphing.benchmarks.engine.encode import (
 )
 from morphing.benchmarks.engine.generate import generate
 from morphing.benchmarks.engine.likelihood import Likelihood, log_likelihoods
+from morphing.benchmarks.engine.thinking import Thinking
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Turns = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,14 @@ class Reply:
 
     ``value`` is in the harness's form: (log-likelihood, whether greedy decoding would give it), the
     log-likelihood of a whole text, or the generated text. ``tokens`` are those generated.
+    ``thought`` and ``unfinished`` are as in `results.Output`.
     """
 
     value: Any
     tokens: int = 0
     truncated: bool = False
+    thought: str = ""
+    unfinished: bool = False
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, requests: Sequence[Instance]) -> list[Request]:
@@ -61,8 +64,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, requests: Sequence[Instance]) -> 
 class EngineLM(LM):
     """A loaded model that answers the harness's requests greedily, by Morphing's engine.
 
-    ``limit`` is the number of new tokens of any generated text, whatever a request says;
-    ``progress`` gets the share that is done.
+    ``limit`` is the number of new tokens of any generated text, whatever a request says, and
+    ``thinking_tokens`` what a thought before it may take; ``progress`` gets the share that is done.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class EngineLM(LM):
         limit: int = 256,
         batch_size: int | None = None,
         progress: Callable[[float], None] = lambda share: None,
+        thinking_tokens: int = 0,
     ) -> None:
         super().__init__()
+        self.thinking_tokens = thinking_tokens
         self.model, self.tokenizer = model, tokenizer
         self.limit, self.batch_size, self.progress = limit, batch_size, progress
 
@@ -96,27 +101,23 @@ class EngineLM(LM):
         return str(self.tokenizer.name_or_path)
 
     @staticmethod
-    def render(tokenizer: PreTrainedTokenizerBase, messages: Turns, reply: bool = True) -> str:
+    def render(
+        tokenizer: PreTrainedTokenizerBase,
+        messages: Turns,
+        reply: bool = True,
+        thinking: Thinking = "auto",
+    ) -> str:
         """Turns of a chat as a template writes them; without the system's where it must.
 
         ``reply``: the assistant's turn is opened; otherwise the last message is left unfinished.
         """
         from jinja2 import TemplateError
 
-        def apply(turns: Turns) -> str:
-            return str(
-                tokenizer.apply_chat_template(
-                    [dict(turn) for turn in turns],
-                    tokenize=False,
-                    add_generation_prompt=reply,
-                    continue_final_message=not reply,
-                )
-            )
-
         try:
-            return apply(messages)
+            return chat_text(tokenizer, messages, thinking, reply)
         except TemplateError:
-            return apply([turn for turn in messages if turn["role"] != "system"])
+            kept = [turn for turn in messages if turn["role"] != "system"]
+            return chat_text(tokenizer, kept, thinking, reply)
 
     def replies(
         self, requests: Sequence[Instance], encoded: Sequence[Request] | None = None
@@ -174,9 +175,16 @@ class EngineLM(LM):
                 stops,
                 self.batch_size,
                 partial(_count, report, len(found), len(requests)),
+                self.thinking_tokens,
             )
-            for at, (text, tokens) in zip(places, written, strict=True):
-                found[at] = Reply(text, tokens, fitting[at].truncated)
+            for at, reply in zip(places, written, strict=True):
+                found[at] = Reply(
+                    reply.text,
+                    reply.tokens,
+                    fitting[at].truncated,
+                    reply.thought,
+                    reply.unfinished,
+                )
         return [found[at] for at in range(len(requests))]
 
 

@@ -158,9 +158,14 @@ class Scoring:
         results = [instance.filtered_resps[self.filter.name] for instance in group]
         target, tokens = str(sample.target), sum(reply.tokens for reply in mine)
         if group[0].request_type == "generate_until":
-            value = self._value(group[0].doc, results)
-            text = mine[0].value
-            return Output(sample.id, sample.prompt, text, str(results[0]), target, value, tokens)
+            text, thought = mine[0].value, mine[0].thought
+            if mine[0].unfinished:
+                value = math.nan if self.lower_better else 0.0
+                return Output(
+                    sample.id, sample.prompt, text, "", target, value, tokens, thought, True
+                )
+            value, answer = self._value(group[0].doc, results), str(results[0])
+            return Output(sample.id, sample.prompt, text, answer, target, value, tokens, thought)
         logs = [_log(reply) for reply in mine]
         options = [str(instance.args[-1]).strip() for instance in group]
         if group[0].request_type == "loglikelihood_rolling":

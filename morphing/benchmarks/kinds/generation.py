@@ -7,6 +7,7 @@ from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.engine.encode import Request, fit, prompts
 from morphing.benchmarks.engine.generate import generate
+from morphing.benchmarks.engine.thinking import may_think
 from morphing.benchmarks.judging.extract import extract_answer
 from morphing.benchmarks.judging.metrics import get_metric
 from morphing.benchmarks.kinds.turns import model_texts
@@ -30,7 +31,7 @@ def requests(
     tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark, samples: Sequence[Sample]
 ) -> list[list[Request]]:
     """For each sample its prompt."""
-    texts, special = model_texts(tokenizer, benchmark, samples)
+    texts, special = model_texts(tokenizer, benchmark, samples, benchmark.thinking)
     return [[prompt] for prompt in prompts(tokenizer, texts, special)]
 
 
@@ -65,15 +66,34 @@ def judged_by(
         benchmark.stop,
         batch_size,
         lambda done: progress(done, len(samples)),
+        room_for_thoughts(tokenizer, benchmark),
     )
-    judged = judge(benchmark, samples, [text for text, _ in written])
-    outputs = [
-        Output(sample.id, sample.prompt, text + note, answer, str(sample.target), value, tokens)
-        for sample, (text, tokens), (answer, value, note) in zip(
-            samples, written, judged, strict=True
+    # A thought that did not come to an end is no answer, and nothing in it is judged.
+    ended = [(s, w.text) for s, w in zip(samples, written, strict=True) if not w.unfinished]
+    judged = iter(judge(benchmark, [s for s, _ in ended], [text for _, text in ended]))
+    outputs = []
+    for sample, reply in zip(samples, written, strict=True):
+        answer, value, note = ("", 0.0, "") if reply.unfinished else next(judged)
+        outputs.append(
+            Output(
+                sample.id,
+                sample.prompt,
+                reply.text + note,
+                answer,
+                str(sample.target),
+                value,
+                reply.tokens,
+                reply.thought,
+                reply.unfinished,
+            )
         )
-    ]
     return outputs, sum(request.truncated for request in fitting)
+
+
+def room_for_thoughts(tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark) -> int:
+    """New tokens that thoughts may take, of a model that may think."""
+    asked = benchmark.thinking != "off" and may_think(tokenizer)
+    return benchmark.thinking_tokens if asked else 0
 
 
 def _compare(benchmark: Benchmark, samples: Sequence[Sample], texts: Sequence[str]) -> Judged:

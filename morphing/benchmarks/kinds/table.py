@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 # Fields of kinds whose questions are made by templates over a row.
 _ASKED = ("prompt", "system", "target", "shot", "shot_separator", "few_shot_split")
+# Fields of kinds whose answers are generated.
+_WRITTEN = ("stop", "extract", "thinking", "thinking_tokens")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (
     Kind(
         "generation", "written answer", "the metric of the answer in a greedily generated text",
-        "kinds.generation", ("prompt", "target"), (*_ASKED, "stop", "extract"),
+        "kinds.generation", ("prompt", "target"), (*_ASKED, *_WRITTEN),
         choice="A written answer", generates=True,
     ),
     Kind(
@@ -63,12 +65,12 @@ KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (
     ),
     Kind(
         "code", "runs code", "1 if the program runs to its end, in a sandbox",
-        "kinds.code", ("prompt", "program"), (*_ASKED, "stop", "extract"),
+        "kinds.code", ("prompt", "program"), (*_ASKED, *_WRITTEN),
         metric="passed", extract="code", generates=True, runs_code=True,
     ),
     Kind(
         "lm_eval", "lm-eval task", "the task's own metric",
-        "harness.bridge", ("task",), ("include",),
+        "harness.bridge", ("task",), ("include", "thinking", "thinking_tokens"),
     ),
 )}
 # fmt: on

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from morphing.benchmarks.engine.encode import context_length
+from morphing.benchmarks.engine.chat_template import Turns, chat_text
+from morphing.benchmarks.engine.encode import context_length, encode
+from morphing.benchmarks.engine.thinking import MARKS, Reply, may_think, opened_by, split_thought
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Message = Mapping[str, str]
-"""``{"role": "user" | "assistant" | "system", "content": text}``."""
+_LONGEST_THOUGHT = 1024
+"""Tokens that a reply may have more where the model may think."""
 
 
 def stream_reply(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
+    messages: Turns,
     max_new_tokens: int = 256,
-) -> Generator[str, None, None]:
-    """Yield the greedy reply to ``messages`` as it grows, the whole text so far each time.
+) -> Generator[Reply, None, None]:
+    """Yield the greedy reply to ``messages`` as it grows, all of it so far each time, a thought
+    apart from the answer; ``unfinished`` while the model thinks.
 
     A model without a chat template gets the turns as plain text. A reply takes at most half of the
     model's context, and the conversation's oldest tokens are dropped where it exceeds the rest.
@@ -36,15 +39,16 @@ def stream_reply(
 
     abandoned = threading.Event()
     failure: list[BaseException] = []
-    prompt = tokenizer(
-        _render(tokenizer, messages), return_tensors="pt", add_special_tokens=False
-    ).input_ids
+    asked = _render(tokenizer, messages)
+    (ids,) = encode(tokenizer, [asked], add_special_tokens=False)
+    room = max_new_tokens + (_LONGEST_THOUGHT if may_think(tokenizer) else 0)
     context = context_length(model, answer_tokens=0)
     if context is not None:
-        max_new_tokens = min(max_new_tokens, context // 2)
-        prompt = prompt[:, max_new_tokens - context :]
-    prompt = prompt.to(model.device)
-    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        room = min(room, context // 2)
+        ids = ids[room - context :]
+    prompt = torch.tensor([ids], device=model.device)
+    # With special tokens: they mark some families' thoughts.
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=False)
 
     def generate() -> None:
         try:
@@ -52,7 +56,7 @@ def stream_reply(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
                 streamer=streamer,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=room,
                 do_sample=False,
                 stopping_criteria=StoppingCriteriaList([Abandoned()]),
                 pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
@@ -63,22 +67,24 @@ def stream_reply(
 
     thread = threading.Thread(target=generate, daemon=True)
     thread.start()
-    text = ""
+    text, opened = "", opened_by(asked)
     try:
         for piece in streamer:
             text += piece
-            yield text
+            head = text.lstrip()
+            # What may yet become the mark of a thought is no answer.
+            if opened or not any(marks.opening.startswith(head) for marks in MARKS):
+                yield split_thought(text, opened).without(tokenizer.all_special_tokens)
     finally:
         abandoned.set()
         thread.join()
     if failure:
         raise failure[0]
+    yield split_thought(text, opened).without(tokenizer.all_special_tokens)
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Turns) -> str:
     if tokenizer.chat_template:
-        return tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
-        )
+        return chat_text(tokenizer, messages)
     turns = "\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)
     return f"{turns}\nAssistant:"

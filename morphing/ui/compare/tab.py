@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from morphing.benchmarks.data.samples import load_samples
+from morphing.benchmarks.engine.thinking import Reply
 from morphing.errors import MorphingError
 from morphing.inert import as_html, visible
 from morphing.merging.recipe import Recipe
@@ -20,8 +21,9 @@ from morphing.ui.compare.streaming import stream_reply
 from morphing.ui.handlers import follow, guarded
 from morphing.ui.scene import TRAY_SIZE, Scene, View, trial_number
 
-Histories = dict[str, list[dict[str, str]]]
-"""Tray member to its conversation."""
+Histories = dict[str, list[dict[str, Any]]]
+"""Tray member to its conversation; what a model thought before it answered has ``metadata``, which
+has it folded."""
 
 _LONGEST_MESSAGE = 8_000
 """Characters."""
@@ -236,20 +238,33 @@ def _conversation(
                 note = f"{place} of {len(recipes)} answering"
                 workbench.morph(recipe)
                 model, tokenizer = workbench.morpher.model, workbench.morpher.tokenizer
-                text = ""
-                for text in stream_reply(model, tokenizer, asked[member], _LONGEST_REPLY):
-                    answered = _with(answered, member, asked, text or "…")
+                said = [turn for turn in asked[member] if "metadata" not in turn]
+                reply = Reply("")
+                for reply in stream_reply(model, tokenizer, said, _LONGEST_REPLY):
+                    answered = _with(answered, member, asked, reply, "…")
                     emit((note, answered))
-                if not text.strip():
-                    answered = _with(answered, member, asked, "(an empty answer)")
+                if not reply.answer.strip():
+                    nothing = (
+                        "(its thought did not end)" if reply.unfinished else "(an empty answer)"
+                    )
+                    answered = _with(answered, member, asked, reply, nothing)
                     emit((note, answered))
 
     return work
 
 
-def _with(answered: Histories, member: str, asked: Histories, text: str) -> Histories:
-    """The histories with ``member``'s reply so far."""
-    return {**answered, member: [*asked[member], {"role": "assistant", "content": text}]}
+def _with(
+    answered: Histories, member: str, asked: Histories, reply: Reply, nothing: str
+) -> Histories:
+    """The histories with ``member``'s reply so far, ``nothing`` standing for no answer; a thought
+    comes before it as a turn of its own, folded.
+    """
+    turns: list[dict[str, Any]] = [{"role": "assistant", "content": reply.answer or nothing}]
+    if reply.thought:
+        status = "pending" if reply.unfinished and nothing == "…" else "done"
+        folded = {"title": "Thought", "status": status}
+        turns.insert(0, {"role": "assistant", "content": reply.thought, "metadata": folded})
+    return {**answered, member: [*asked[member], *turns]}
 
 
 def _recipe(run: Run, member: str) -> Recipe:

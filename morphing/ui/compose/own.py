@@ -116,7 +116,7 @@ def own_panel(choice: gr.State) -> None:
                 return gr.skip()  # it was not the visitor who changed the control
             if name in _PLACES:
                 return show(moved(made, name, str(value).strip(), session.token_of(login)))
-            after = made.after_field(name, choices_of(value) if name == "choices" else value)
+            after = made.after_field(name, _written(name, value))
             # What is being typed is left as it is; all else follows.
             return {k: v for k, v in show(after).items() if k is not controls[name]}
 
@@ -210,6 +210,13 @@ def _controls() -> dict[str, Component]:
         controls["holdout_split"] = gr.Dropdown([], label="Split of the report", min_width=180)
     controls["chat"] = gr.Checkbox(label="Ask through the model's chat template")
     return controls
+
+
+def _written(name: str, value: Any) -> Any:
+    """What a draft holds of a control's value."""
+    if name == "chat":
+        return "auto" if value else False
+    return choices_of(value) if name == "choices" else value
 
 
 def _value(name: str, draft: Draft) -> Any:

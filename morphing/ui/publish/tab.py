@@ -14,7 +14,7 @@ from morphing.runs.run import Run
 from morphing.runs.trial import Result
 from morphing.ui import session
 from morphing.ui.bench import BENCH
-from morphing.ui.cards import chip, cut_note, empty, heading, pick_html, pill, step_bar
+from morphing.ui.cards import chip, empty, heading, pick_html, pill, score_notes, step_bar
 from morphing.ui.handlers import follow, guarded
 from morphing.ui.scene import Scene, View
 from morphing.visitors import is_public, on_space
@@ -282,4 +282,4 @@ def _cell(result: Result | None, raw: bool) -> str:
     value, error = f"{100 * result.value:.1f}%", f"{100 * result.stderr:.1f}"
     if raw:
         value, error = f"{result.value:.3f}", f"{result.stderr:.3f}"
-    return f"{value} <small>± {error} · n = {result.n}</small> {cut_note(result.truncated)}"
+    return f"{value} <small>± {error} · n = {result.n}</small> {score_notes(result)}"

@@ -8,6 +8,7 @@ import gradio as gr
 
 from morphing.errors import MorphingError
 from morphing.inert import as_html
+from morphing.runs.conditions import unfinished_remark
 from morphing.runs.figures import figures_of
 from morphing.runs.holdout import score_holdout
 from morphing.runs.objectives import averaged
@@ -217,5 +218,5 @@ def _remarks(scene: Scene, chosen: Selection) -> str:
     for use in scene.run.spec.benchmarks:
         name, title = use.declaration.name, use.declaration.title or use.declaration.name
         found = [results[name] for results in held if name in results]
-        remarks.append(as_html(cut_remark(title, found)))
+        remarks += map(as_html, (cut_remark(title, found), unfinished_remark(title, found)))
     return f'<p class="m-step">{" ".join(remarks)}</p>'

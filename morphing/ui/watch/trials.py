@@ -10,17 +10,18 @@ from morphing.benchmarks.find import CONTAMINATION
 from morphing.inert import as_html
 from morphing.merging.paths import read_path
 from morphing.runs.chat_templates import template_sentence
+from morphing.runs.conditions import conditions_of, mixed, unfinished_remark
 from morphing.runs.stage_model import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
 from morphing.ui import session
 from morphing.ui.cards import (
     answers_table,
     chip,
-    cut_note,
     cut_remark,
     empty,
     link,
     pick_html,
+    score_notes,
     short_name,
 )
 from morphing.ui.handlers import guarded
@@ -63,9 +64,12 @@ def _remarks(scene: Scene) -> str:
     for use in scene.run.spec.tasks:
         name, title = use.declaration.name, use.declaration.title or use.declaration.name
         results = [t.results[name] for t in scene.figures.members if t.results]
-        told.append(cut_remark(title, results))
+        told += [cut_remark(title, results), unfinished_remark(title, results)]
+        remarks = dict.fromkeys(remark for result in results for remark in result.remarks)
+        told += [f"{title}: {remark}" for remark in remarks]
         if use.declaration.contaminates:
             told.append(f"{title} {CONTAMINATION}")
+    told.append(mixed(conditions_of(scene.run)) or "")
     return "".join(f'<p class="m-step warn">{as_html(text)}</p>' for text in told if text)
 
 
@@ -230,7 +234,7 @@ def _score(objective: Objective, value: float, result: Result | None) -> str:
         return objective.shown(value)
     error = f"{100 * result.stderr:.1f}" if objective.in_percent else f"{result.stderr:.3f}"
     spread = f"± {error} · n = {result.n}"
-    return f"{objective.shown(value)} <small>{spread}</small> {cut_note(result.truncated)}"
+    return f"{objective.shown(value)} <small>{spread}</small> {score_notes(result)}"
 
 
 def _answers(rows: list[dict[str, Any]]) -> str:
