@@ -39,6 +39,7 @@ ALLOWED = {
     "__init__": set(),
     "errors": set(),
     "hub_errors": set(),
+    "hub_names": set(),
     "devices": set(),
     "names": set(),
     "inert": set(),
@@ -47,7 +48,7 @@ ALLOWED = {
     "yaml_files": set(),
 }
 ALWAYS = {"errors", "hub_errors", "devices", "inert", "names", "visitors", "yaml_files"}
-ALWAYS |= {"__version__", "notes"}
+ALWAYS |= {"__version__", "hub_names", "notes"}
 OUTSIDE = {
     "gradio": {"ui"},
     "huggingface_hub": {"hub_errors", "sources", "benchmarks", "publishing", "jobs", "ui"},

@@ -12,6 +12,7 @@ from morphing.benchmarks.benchmark import (
 from morphing.benchmarks.data.files import data_suffix
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.data.samples import load_samples
+from morphing.hub_names import dataset_name
 
 EXAMPLES = 3
 """Filled-in samples that are shown of a benchmark before it is trusted."""
@@ -36,6 +37,7 @@ def find_benchmark(name: str, token: str | None = None) -> Found:
     Raises:
         MorphingError: nothing is called so, or of a dataset no mapping can be guessed.
     """
+    name = dataset_name(name)
     if not is_dataset(name):
         return Found(get_benchmark(name))
     from morphing.benchmarks.data.guess import guess_benchmark

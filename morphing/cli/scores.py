@@ -24,7 +24,8 @@ _NAMES = "A name of the catalogue, a YAML file, lm_eval:TASK, or a dataset (Hub 
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A Hub id, folder or zoo:NAME; adapters too.")
+        str,
+        typer.Argument(metavar="MODEL", help="A Hub id, folder, zoo:NAME or model+adapter."),
     ],
     benchmark: Annotated[
         list[str], typer.Option("--benchmark", "-b", metavar="NAME", help=f"{_NAMES} Repeatable.")

@@ -23,6 +23,7 @@ from morphing.merging.writing.lora import AdapterReport
 from morphing.sources import local
 from morphing.sources.content import with_digest
 from morphing.sources.find import download
+from morphing.sources.names import model_and_adapter
 from morphing.sources.source import MERGED, Source
 from morphing.yaml_files import read_text, write_yaml
 
@@ -250,7 +251,7 @@ def _places(name: str) -> tuple[Path | str, ...]:
         path = Path(part).expanduser()
         return path.resolve() if path.is_dir() else part
 
-    return tuple(place(part) for part in _split(name))
+    return tuple(place(part) for part in model_and_adapter(name))
 
 
 def open_engine(
@@ -275,7 +276,9 @@ def open_engine(
         MorphingError: a model cannot be had or read.
     """
     sources = {}
-    for part in dict.fromkeys(part for name in recipe.references for part in _split(name)):
+    for part in dict.fromkeys(
+        part for name in recipe.references for part in model_and_adapter(name)
+    ):
         progress(f"getting {part}", 0, 0)
         if made and part in made:
             fetched = Source(MERGED + part, made[part], (), adapter=False)
@@ -299,10 +302,10 @@ def open_engine(
 def _parts(
     name: str, recipe: Recipe, sources: Mapping[str, Source]
 ) -> tuple[Source, Source | None]:
-    first, *rest = _split(name)
+    first, *rest = model_and_adapter(name)
     second = rest[0] if rest else ""
     checkpoint, adapter = sources[first], sources.get(second)
-    base = None if recipe.base is None else sources[_split(recipe.base)[0]]
+    base = None if recipe.base is None else sources[model_and_adapter(recipe.base)[0]]
     if adapter is None and checkpoint.adapter:
         if base is None or base.adapter:
             raise MorphingError(
@@ -316,15 +319,6 @@ def _parts(
             " is the other kind: write model+adapter."
         )
     return checkpoint, adapter
-
-
-def _split(name: str) -> tuple[str, ...]:
-    """A model, or a model and an adapter; a plus may stand in the names of folders too."""
-    pieces = name.split("+")
-    parts = [("+".join(pieces[:i]), "+".join(pieces[i:])) for i in range(1, len(pieces))]
-    if not parts or Path(name).expanduser().is_dir():
-        return (name,)
-    return next((pair for pair in parts if Path(pair[0]).expanduser().is_dir()), parts[0])
 
 
 def _megabytes(progress: Progress, step: str, done: int, total: int) -> None:

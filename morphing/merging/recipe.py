@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe_checks import TEMPLATE_OF, check_recipe, remarks, unknown_keys
+from morphing.sources.names import reference_name
 from morphing.yaml_files import read_document, refuse_other, write_yaml
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Recipe:
         refuse_other(data, "recipe", where)
         recipe = cls(data, mask_seed)
         recipe.check()
-        return recipe
+        named = recipe.with_names(reference_name)
+        return recipe if named.references == recipe.references else named
 
     def to_yaml(self) -> str:
         """The mergekit YAML; the mask seed is not in it."""

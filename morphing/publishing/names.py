@@ -3,19 +3,18 @@
 import re
 from pathlib import Path
 
-from morphing import zoo
+from morphing import hub_names, zoo
 from morphing.inert import one_line, visible
 from morphing.runs.stage_model import STAGE_MODEL
+from morphing.sources.names import ZOO
 
-ZOO = "zoo:"
-_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#|~&!:@]|(?<=www)\.)")
 
 
 def hub_id(name: str) -> str | None:
     """``org/name`` of a Hub id, without its revision; None for anything else."""
-    match = _HUB_ID.fullmatch(name)
-    return match.group(1) if match else None
+    found = hub_names.hub_id(name)
+    return found.repo if found is not None and "/" in found.repo else None
 
 
 def public(name: str) -> str:

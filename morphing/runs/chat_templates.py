@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from morphing.errors import MorphingError
 from morphing.merging.recipe_checks import CHAT_TEMPLATES, TEMPLATE_OF
 from morphing.sources.compatibility import vocabulary_rows
+from morphing.sources.names import model_name
 
 if TYPE_CHECKING:
     from morphing.runs.spec import RunSpec
@@ -57,7 +58,8 @@ def choose_template(
     elif wanted in CHAT_TEMPLATES or "{" in wanted:
         return wanted
     else:
-        chosen = _named(wanted.removeprefix(TEMPLATE_OF), (base, *sources), names)
+        named = model_name(wanted.removeprefix(TEMPLATE_OF))
+        chosen = _named(named, (base, *sources), names)
     text = chosen.chat_template if chosen is not None else None
     models = (model for model in (base, *sources) if _speaks_for_itself(model))
     if chosen is None or all(model.chat_template == text for model in models):

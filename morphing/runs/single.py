@@ -10,6 +10,7 @@ from morphing.errors import MorphingError
 from morphing.merging.recipe_checks import TEMPLATE_OF
 from morphing.runs.plain_recipes import unmerged
 from morphing.runs.progress import Progress, quiet
+from morphing.sources.names import model_and_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,8 @@ def load_single(
     """Load a model as a run scores it by itself.
 
     Args:
-        name: a Hub id, a folder or a zoo model; a checkpoint or a PEFT adapter.
+        name: a Hub id, a folder or a zoo model; a checkpoint, a PEFT adapter, or
+            ``model+adapter``.
         base: what an adapter is put on; by default what its own configuration names.
         device: as in a run spec.
         dtype: of the weights; ``auto`` is the checkpoint's own.
@@ -59,6 +61,10 @@ def load_single(
     from morphing.sources.find import download, inspect, pin
 
     logging.disable_progress_bar()  # ``progress`` shows the loading
+    named = model_and_adapter(name)
+    if len(named) > 1 and base is not None:
+        raise MorphingError(f"{name} names a model and its adapter: leave out the base {base}.")
+    base, name = (named[0], named[1]) if len(named) > 1 else (base, name)
     where = resolve_device(device)
     found = inspect(pin(name, token), token)
     under = _base_of(found, base, token)

@@ -18,6 +18,7 @@ from morphing.names import PlainName
 from morphing.runs.measures import MEASURES, SPARSITY, Direction
 from morphing.search.options import SpaceOptions
 from morphing.search.samplers import SAMPLERS
+from morphing.sources.names import model_name
 from morphing.yaml_files import complaints, read_document, read_text, refuse_other, write_yaml
 from morphing.zoo import BENCHMARKS as ZOO_BENCHMARKS
 from morphing.zoo import SPECIALISTS
@@ -85,6 +86,13 @@ class MeasureUse(_Model):
         return value
 
 
+def _model_name(value: Any) -> Any:
+    try:
+        return model_name(value) if isinstance(value, str) else value
+    except MorphingError as error:
+        raise ValueError(str(error)) from error
+
+
 class Constraint(_Model):
     """A bound that recipes must keep to be on the front."""
 
@@ -93,6 +101,11 @@ class Constraint(_Model):
     at_least: float | str | None = None
     """A number; or a model of the run (or ``sources``: each of them), for its own value."""
     at_most: float | str | None = None
+
+    @field_validator("at_least", "at_most", mode="before")
+    @classmethod
+    def _as_people_type_it(cls, value: Any) -> Any:
+        return _model_name(value)
 
     @model_validator(mode="after")
     def _bounded(self) -> Constraint:
@@ -159,6 +172,13 @@ class RunSpec(_Model):
     digests: dict[str, Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]] = {}
     """Of models that no commit pins, by name, what their files held when the run was made
     (`sources.content`); written by pinning, and kept to where a spec has it."""
+
+    @field_validator("base", "sources", mode="before")
+    @classmethod
+    def _as_people_type_them(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [_model_name(each) for each in value]
+        return _model_name(value)
 
     @field_validator("benchmarks", mode="before")
     @classmethod

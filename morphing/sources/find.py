@@ -12,7 +12,8 @@ from pathlib import Path
 from morphing import zoo
 from morphing.errors import MorphingError
 from morphing.sources import hub, local, tokenizer_files
-from morphing.sources.source import ZOO, Inspection, ModelHit, Source, split_hub_name
+from morphing.sources.names import ZOO, model_name, split_hub_name, unknown_zoo_model
+from morphing.sources.source import Inspection, ModelHit, Source
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -25,6 +26,7 @@ def pin(name: str, token: str | None = None) -> str:
     Raises:
         MorphingError: nothing has this name, or the Hub cannot be asked.
     """
+    name = model_name(name)
     if name.startswith(ZOO):
         _zoo_folder(name)
         return name
@@ -117,6 +119,8 @@ def _is_folder(name: str) -> bool:
 
 def _folder(name: str) -> Path:
     path = Path(name).expanduser().resolve()
+    if path.is_file():
+        raise MorphingError(f"{path} is a file: give the model's folder, {path.parent}.")
     if not path.is_dir():
         raise MorphingError(f"There is no folder {path}: give the folder of a saved model.")
     return path
@@ -125,8 +129,5 @@ def _folder(name: str) -> Path:
 def _zoo_folder(name: str) -> Path:
     short = name.removeprefix(ZOO)
     if short not in zoo.MODELS:
-        raise MorphingError(
-            f"The zoo has no model {name!r}: choose one of"
-            f" {', '.join(ZOO + model for model in zoo.MODELS)}."
-        )
+        raise unknown_zoo_model(name)
     return zoo.model_folder(short)

@@ -9,7 +9,8 @@ from morphing.errors import MorphingError
 from morphing.hub_errors import Subject, ask, hub_errors
 from morphing.sources import local, metadata, tokenizer_files
 from morphing.sources.content import SMALL_FILES
-from morphing.sources.source import Inspection, ModelHit, split_hub_name
+from morphing.sources.names import split_hub_name
+from morphing.sources.source import Inspection, ModelHit
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from morphing.errors import MorphingError
+from morphing.hub_names import hub_id
 from morphing.sources.naming import own_tensors
 from morphing.sources.source import STORED_DTYPES, Inspection, TensorInfo
 
@@ -16,7 +17,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
 CARD = "README.md"
 
-_MODEL_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _NUMBER = re.compile(r"\.(\d+)\.")
 
 
@@ -122,4 +122,4 @@ def _is_ancestor(model: Any) -> bool:
     """Whether an entry names a model: adapters trained offline name paths of other machines."""
     from pathlib import Path
 
-    return isinstance(model, str) and bool(_MODEL_ID.fullmatch(model) or Path(model).is_dir())
+    return isinstance(model, str) and (hub_id(model) is not None or Path(model).is_dir())

@@ -1,6 +1,5 @@
 """What a model to merge is: its name and folder, and what its headers say. No files are read."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,14 +7,12 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from morphing.errors import MorphingError
+from morphing.sources.names import ZOO
 
-ZOO = "zoo:"
 STAGE = "stage:"
 """Begins the names of models that a run has made."""
 MERGED = "merged:"
 """Begins the names of models that an earlier stage of the same recipe has made."""
-_HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?(@[^@+]+)?")
 
 
 class StoredDtype(NamedTuple):
@@ -120,18 +117,3 @@ class ModelHit:
     likes: int
     base_models: tuple[str, ...]
     gated: bool
-
-
-def split_hub_name(name: str) -> tuple[str, str | None]:
-    """``org/name[@revision]`` in two.
-
-    Raises:
-        MorphingError: it is not a Hub id.
-    """
-    if not _HUB_ID.fullmatch(name):
-        raise MorphingError(
-            f"{name!r} names no model: write zoo:<name>, an existing folder, or a Hub id such as"
-            " org/name or org/name@revision."
-        )
-    repo, _, revision = name.partition("@")
-    return repo, revision or None

@@ -10,6 +10,7 @@ import gradio as gr
 
 from morphing.benchmarks.benchmark import catalogue
 from morphing.errors import MorphingError
+from morphing.hub_names import is_published
 from morphing.runs.figures import Figures, figures_of
 from morphing.runs.leases import read_workers
 from morphing.runs.records import Record
@@ -20,8 +21,7 @@ from morphing.ui.quotas import is_active, uploads_root
 from morphing.visitors import is_public, on_space
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
-_PUBLIC_MODEL = re.compile(r"zoo:[\w-]+|[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
-_PUBLIC_DATASET = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.yaml)(?<!\.yml)", re.ASCII)
+_ZOO_MODEL = re.compile(r"zoo:[\w-]+", re.ASCII)
 _TASK = re.compile(r"lm_eval:[\w.-]+(?<!\.yaml)(?<!\.yml)(#[\w,.-]+)?", re.ASCII)
 _SHOWN_RUNS = 30
 _LONGEST_NAME = 96
@@ -101,7 +101,8 @@ def check_model(name: str) -> str:
     Raises:
         MorphingError: where others reach the app, for anything but a zoo model or a Hub id.
     """
-    if is_public() and (not _PUBLIC_MODEL.fullmatch(name) or Path(name).exists()):
+    named = is_published(name) or _ZOO_MODEL.fullmatch(name) is not None
+    if is_public() and (not named or Path(name).exists()):
         raise MorphingError(f"{name!r} is no model on the Hub: write its id as org/name.")
     return name
 
@@ -117,7 +118,8 @@ def check_dataset(name: str) -> str:
         return name
     if _is_upload(Path(name)):
         return name
-    if not _PUBLIC_DATASET.fullmatch(name) or Path(name).exists():
+    named = is_published(name) and "@" not in name and not name.endswith((".yaml", ".yml"))
+    if not named or Path(name).exists():
         raise MorphingError(f"{name!r} is no dataset on the Hub: write its id as org/name.")
     return name
 

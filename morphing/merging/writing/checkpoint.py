@@ -15,7 +15,8 @@ from morphing.merging.recipe import Recipe
 from morphing.merging.vocabulary.speech import Speech
 from morphing.merging.writing.checkpoint_writer import write_checkpoint, write_json
 from morphing.sources import metadata
-from morphing.sources.source import MERGED, STAGE, ZOO, Source, split_hub_name
+from morphing.sources.names import split_hub_name
+from morphing.sources.source import MERGED, STAGE, ZOO, Source
 from morphing.sources.weights import tensor_info
 
 RECIPE = "mergekit_config.yml"

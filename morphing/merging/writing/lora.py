@@ -13,7 +13,7 @@ import morphing
 from morphing.errors import MorphingError
 from morphing.merging.writing.checkpoint_writer import write_checkpoint, write_json
 from morphing.sources import metadata
-from morphing.sources.source import split_hub_name
+from morphing.sources.names import split_hub_name
 from morphing.sources.weights import tensor_info
 
 REPORT = "adapter_report.json"

@@ -16,6 +16,7 @@ from morphing.benchmarks.judging.extract import RULES
 from morphing.benchmarks.judging.metrics import METRICS
 from morphing.benchmarks.kinds.table import KINDS
 from morphing.errors import MorphingError
+from morphing.hub_names import dataset_name
 from morphing.ui import session
 from morphing.ui.cards import heading, pick_html
 from morphing.ui.compose.catalogue import refusal
@@ -89,7 +90,7 @@ def own_panel(choice: gr.State) -> None:
 
     @guarded(note)
     def open_it(text: str, login: gr.OAuthToken | None) -> dict[Any, Any]:
-        name = text.strip()
+        name = dataset_name(text)
         if not name:
             raise MorphingError("Write a dataset's id or file, or lm_eval: and a task, first.")
         return show(draft_of(session.check_dataset(name), session.token_of(login)))

@@ -10,6 +10,7 @@ from morphing.inert import as_html
 from morphing.runs import launch
 from morphing.runs.prepare import create_run
 from morphing.sources.find import search_models
+from morphing.sources.names import model_name
 from morphing.ui import session
 from morphing.ui.cards import heading, pick_html
 from morphing.ui.compose import cards as cards
@@ -147,7 +148,7 @@ def compose_tab(current: gr.Textbox, own: gr.State, tabs: gr.Tabs) -> None:
     @guarded(note)
     def put(action: str, made: Choice, text: str, login: gr.OAuthToken | None) -> dict[Any, Any]:
         """Add the model called ``text`` as a source or the base, if it can be had."""
-        model = text.strip()
+        model = model_name(text)
         if not model:
             raise MorphingError("Write the model's Hub id or folder first.")
         found = inspected(model, session.token_of(login))
