@@ -401,6 +401,8 @@ _ALL = (
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 """Every method by name, in the order in which it is offered: the usual ones first."""
 
+TASK_VECTORS = tuple(m.name for m in METHODS.values() if m.fast and m.based and m.name != "slerp")
+"""Methods of our own kernels that add task vectors to the base: without any it stays the base."""
 FAST = tuple(name for name, method in METHODS.items() if method.fast)
 """The methods with kernels of our own."""
 

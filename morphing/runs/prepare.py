@@ -92,6 +92,7 @@ def prepare(
         for part in ("search", "holdout"):
             load_samples(use.declaration, part, 1, token=token)
     digests = _digests(pinned, spec.digests, progress)
+    _check_sources(pinned, digests, told)
     return RunSpec.model_validate(pinned.model_dump() | {"digests": digests})
 
 
@@ -146,6 +147,19 @@ def _with_stage_model(
     if spec.search.space.strategy != "ps+dfs":
         return list(sources)
     return [*sources, replace(base, bytes=base.parameters * itemsize)]
+
+
+def _check_sources(spec: RunSpec, digests: Mapping[str, str], told: Told) -> None:
+    """Refuse sources that are all the base itself, or a copy of it; tell of one that is."""
+    content = digests.get(spec.base, spec.base)
+    same = [source for source in spec.sources if digests.get(source, source) == content]
+    if len(same) == len(spec.sources) and spec.search.space.strategy != "dfs":
+        raise MorphingError(
+            f"All sources hold the same as the base {spec.base}, and so do all their merges: name a"
+            " model that was made from it."
+        )
+    for source in same:
+        told(f"{source} holds the same as the base {spec.base}, and changes no merge it is in.")
 
 
 def _check_space(found: Sequence[Stage], base: Inspection) -> None:

@@ -27,14 +27,6 @@ _WITHIN = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _BEFORE = ("module.", "base_model.model.", "pretrained_model.")
 _DOUBLED = re.compile(r"^model\.(model\.|lm_head\.|transformer\.|gpt_neox\.)")
 _INNER = re.compile(r"^(layers\.\d+\.|h\.\d+\.|decoder\.layers\.\d+\.)")
-_PREFIXES = {
-    "gpt_neox": "gpt_neox.",
-    **dict.fromkeys(
-        ("gpt2", "gpt_bigcode", "gpt_neo", "gptj", "codegen", "bloom", "falcon", "mpt"),
-        "transformer.",
-    ),
-}
-"""The inner model's name, by model type, where it is not ``model``."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +166,23 @@ def _is_doubled(names: Sequence[str]) -> bool:
 def _missing_prefix(names: Iterable[str], config: Mapping[str, Any]) -> str:
     """What a checkpoint of the inner model alone leaves out before its names; empty if nothing."""
     names = list(names)
-    prefix = _PREFIXES.get(str(config.get("model_type")), "model.")
-    if any(name.startswith(prefix) for name in names):
+    if not any(_INNER.search(name) for name in names):
         return ""
-    return prefix if any(_INNER.search(name) for name in names) else ""
+    prefix = _inner_model(str(config.get("model_type")))
+    return "" if any(name.startswith(prefix) for name in names) else prefix
+
+
+@lru_cache
+def _inner_model(model_type: str) -> str:
+    """What stands before the names of an architecture's inner model; empty if not known."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        return ""
+    kind = CONFIG_MAPPING[model_type]
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return ""
+    return f"{MODEL_FOR_CAUSAL_LM_MAPPING[kind].base_model_prefix}."
 
 
 def _remarks(name: str, own: Mapping[str, str], strays: Sequence[str]) -> Iterable[str]:

@@ -12,7 +12,9 @@ from mergekit.sparsify import RescaleNorm, magnitude
 from torch import Tensor
 
 from morphing.merging import hashing, mergekit_methods
+from morphing.merging.methods import TASK_VECTORS
 from morphing.merging.planning.plan import Input, PlannedTensor
+from morphing.merging.recipe import Recipe
 from morphing.merging.rows import dare_masks, kernels, runner, segments, ties_ranks
 from morphing.merging.rows.kernels import FIXED_POINT, ROW
 from morphing.merging.rows.segments import Segment
@@ -457,3 +459,22 @@ def test_integers_side_by_side_pass_through(tmp_path: Path) -> None:
         result = merged(engine, simple_recipe(method, [{"weight": 1.0, "density": 0.5}]))
         assert torch.equal(result["count"], model["count"])
         assert torch.equal(result["counts"], model["counts"])
+
+
+@pytest.mark.parametrize("method", TASK_VECTORS)
+def test_a_base_to_which_nothing_is_added_stays_as_it_is(method: str, tmp_path: Path) -> None:
+    """As in mergekit; also where it is alone in a slice."""
+    base = {"layers.0.w": torch.randn(3, 5), "layers.1.w": torch.randn(3, 5)}
+    one = {name: tensor + 1 for name, tensor in base.items()}
+    engine = engine_of(tmp_path, base, one)
+    alone = {"merge_method": method, "base_model": "base", "dtype": "float32"}
+    own = {"model": "base", "parameters": {"weight": 0.5, "density": 0.5}}
+    assert same(merged(engine, Recipe({**alone, "models": [own]})), base)
+    pieces = [
+        {"sources": [{"model": "base", "layer_range": [0, 1]}]},
+        {"sources": [{"model": name, "layer_range": [1, 2]} for name in ("base", "one")]},
+    ]
+    parameters = {"weight": 1.0, "density": 1.0, "normalize": False, "rescale": False}
+    found = merged(engine, Recipe({**alone, "slices": pieces, "parameters": parameters}))
+    assert torch.equal(found["layers.0.w"], base["layers.0.w"])
+    torch.testing.assert_close(found["layers.1.w"], one["layers.1.w"])

@@ -27,6 +27,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from morphing.errors import MorphingError
+from morphing.merging.methods import TASK_VECTORS
 from morphing.merging.planning.fit import (
     check_architectures,
     check_shapes,
@@ -314,6 +315,8 @@ class _Planner:
         )
         read = method == self.recipe.method and all(self._floating(item) for item in inputs)
         base = [i for i in kept if piece.references[i] == piece.base]
+        if len(kept) == len(base) and self.recipe.method in TASK_VECTORS:
+            read = False  # no task vector is added to the base
         return _Draft(
             name=out.name,
             method=method if read else _PASSTHROUGH,
