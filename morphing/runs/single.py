@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from morphing.devices import check_memory, resolve_device
 from morphing.errors import MorphingError
 from morphing.merging.recipe_checks import TEMPLATE_OF
+from morphing.notes import note_once
 from morphing.runs.plain_recipes import unmerged
 from morphing.runs.progress import Progress, quiet
 from morphing.sources.names import model_and_adapter
@@ -94,6 +95,7 @@ def load_single(
 
 
 def _base_of(found: Inspection, base: str | None, token: str | None) -> Inspection | None:
+    from morphing.sources.ancestry import unquantised
     from morphing.sources.find import inspect, pin
 
     if not found.adapter:
@@ -105,6 +107,12 @@ def _base_of(found: Inspection, base: str | None, token: str | None) -> Inspecti
         raise MorphingError(
             f"The adapter {found.name} does not say what it was trained on: name its base."
         )
+    if base is None and (plain := unquantised(named)) != named:
+        note_once(
+            f"The adapter {found.name} says it was made from {named}, whose quantised weights"
+            f" cannot be merged: it is put on {plain}, which that was most likely made from."
+        )
+        named = plain
     under = inspect(pin(named, token), token)
     if under.adapter:
         raise MorphingError(f"The base {named} is an adapter itself: name a whole model.")

@@ -64,7 +64,7 @@ def inspect_repo(name: str, token: str | None) -> Inspection:
     )
     card = info.card_data.to_dict() if info.card_data is not None else {}
     return replace(
-        metadata.describe(name, config, headers, card, adapter),
+        metadata.describe(name, config, headers, card, adapter, files),
         has_tokenizer=tokenizer_files.has_tokenizer(files),
         chat_template=template,
     )
@@ -88,6 +88,14 @@ def download_repo(
         )
         files = {path.name for path in folder.iterdir()}
         if metadata.WEIGHTS_INDEX in files:
+            # A whole file beside the shards wins, as in transformers and in a folder.
+            snapshot_download(
+                repo,
+                revision=revision,
+                token=token,
+                allow_patterns=[metadata.WEIGHTS],
+                tqdm_class=_reporting(progress) if progress else None,
+            )
             weights = local.weight_files(folder)
         elif metadata.ADAPTER_CONFIG in files and metadata.CONFIG not in files:
             weights = (metadata.ADAPTER_WEIGHTS,)

@@ -35,7 +35,8 @@ def inspect_folder(name: str, folder: Path) -> Inspection:
     adapter = metadata.is_adapter(files)
     config = read_json(folder / (metadata.ADAPTER_CONFIG if adapter else metadata.CONFIG))
     headers = {tensor: place.info for tensor, place in read_checkpoint(folder, config).items()}
-    return metadata.describe(name, config, headers, read_card(folder / metadata.CARD), adapter)
+    card = read_card(folder / metadata.CARD)
+    return metadata.describe(name, config, headers, card, adapter, files)
 
 
 def weight_files(folder: Path) -> tuple[str, ...]:

@@ -55,12 +55,24 @@ def check_files(name: str, files: Iterable[str]) -> None:
         )
 
 
+def two_models(name: str, files: Iterable[str]) -> tuple[str, ...]:
+    """That two models lie in one folder, in a sentence; nothing where only one does."""
+    if not {WEIGHTS, WEIGHTS_INDEX} <= set(files):
+        return ()
+    return (
+        f"{name} holds two models, {WEIGHTS} and the shards that {WEIGHTS_INDEX} names: the first"
+        f" is taken, as transformers takes it. Delete {WEIGHTS} if the shards are meant, else"
+        f" {WEIGHTS_INDEX} and the shards.",
+    )
+
+
 def describe(
     name: str,
     config: Mapping[str, Any],
     headers: Mapping[str, TensorInfo],
     card: Mapping[str, Any],
     adapter: bool,
+    files: Iterable[str] = (),
 ) -> Inspection:
     """Put together what was read.
 
@@ -70,6 +82,7 @@ def describe(
         headers: every tensor of every weight file.
         card: the model card's metadata.
         adapter: whether this is a PEFT adapter.
+        files: the names of all files beside each other.
 
     Raises:
         MorphingError: the weights are quantised, or of a dtype that cannot be merged.
@@ -103,7 +116,7 @@ def describe(
         layers=layer_count(tensors),
         license=license_name if isinstance(license_name, str) else None,
         config=config,
-        remarks=() if own is None else own.remarks,
+        remarks=() if own is None else (*two_models(name, files), *own.remarks),
     )
 
 

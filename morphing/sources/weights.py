@@ -45,7 +45,8 @@ class Weights:
         stored = local.read_checkpoint(source.folder, self.config)
         headers = {name: place.info for name, place in stored.items()}
         own = naming.own_tensors(source.name, headers, self.config)
-        self.remarks = own.remarks
+        files = [path.name for path in source.folder.iterdir()]
+        self.remarks = (*metadata.two_models(source.name, files), *own.remarks)
         self.renamed = any(name != at for name, at in own.stored.items())
         """Whether the files have other names for some of the tensors."""
         self._places = {name: stored[at] for name, at in own.stored.items()}

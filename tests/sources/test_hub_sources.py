@@ -95,6 +95,17 @@ def test_a_sharded_repository_is_fetched_by_its_index(repo: str, hub: RunningHub
     assert inspect(repo).tensors.keys() == tensors.keys()
     source = download(pin(repo))
     assert inspect(str(source.folder)).tensors.keys() == tensors.keys()
+    assert not inspect(repo).remarks
+
+    # Left beside them, a whole file is what transformers loads.
+    whole = {name: tensor for name, tensor in tensors.items() if "layers.0" in name}
+    save_file(whole, folder / "model.safetensors")
+    assert inspect(repo).tensors.keys() == whole.keys()
+    (remark,) = inspect(repo).remarks
+    assert "holds two models" in remark and "Delete model.safetensors if the shards" in remark
+    source = download(pin(repo))
+    assert inspect(str(source.folder)).tensors.keys() == whole.keys()
+    assert not list(source.folder.glob("model-0*"))
 
 
 def test_a_cached_download_needs_no_network(repo: str) -> None:

@@ -73,6 +73,13 @@ def test_a_sharded_folder_is_read_through_its_index(tmp_path: Path) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": files}))
     assert inspect(str(folder)).tensors.keys() == WEIGHTS.keys()
+    assert not inspect(str(folder)).remarks
+    whole = {n: WEIGHTS[n] for n in names[:2]}
+    save_file(whole, folder / "model.safetensors")
+    found = inspect(str(folder))
+    assert found.tensors.keys() == whole.keys()
+    assert "holds two models, model.safetensors and the shards" in found.remarks[0]
+    (folder / "model.safetensors").unlink()
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(MorphingError, match=r"model-00002-of-00002.safetensors is missing"):
         inspect(str(folder))
