@@ -122,7 +122,8 @@ def search_bar(run: Run) -> Iterator[Callable[[], None]]:
 
 def _line(run: Run, trial: Trial) -> Text:
     """A trial that was told, in a line: when, its number, what came of it."""
-    outcome = one_line(trial.error or _outcome(run, trial))
+    drawn = f"  (drawn at random: the sampler failed, {trial.drawn})" if trial.drawn else ""
+    outcome = one_line((trial.error or _outcome(run, trial)) + drawn)
     return Text.assemble((time.strftime("%H:%M:%S"), "dim"), f" trial {trial.number:>3}  {outcome}")
 
 

@@ -28,6 +28,7 @@ class UserAttributes(_Attributes):
     times: Mapping[Name, Moment] = Field(default_factory=dict)
     failure: Text | None = None
     error: Text | None = None
+    drawn: Text | None = None
     raced: Raced | None = None
     seed: Name | None = None
     slot: Count | None = None

@@ -22,6 +22,7 @@ def harmless(draw: Callable[[], None]) -> Callable[[], None]:
             text = f"{type(error).__name__}: {error}"
             if text not in logged:
                 logged.add(text)
-                _log.warning("The progress could not be drawn: %s", text, exc_info=True)
+                _log.warning("The progress could not be drawn (%s); the search goes on.", text)
+                _log.debug("How it failed:", exc_info=True)
 
     return drawn

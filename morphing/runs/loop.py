@@ -118,6 +118,8 @@ class Loop:
 
     def _search(self) -> str:
         """Work to the end; returns why it came early, if it did."""
+        from morphing.search.samplers.steady import SteadySampler
+
         spec = self.run.spec
         queue, total = self._queue(), spec.search.evaluations
         if queue.told(total) == total:
@@ -135,9 +137,9 @@ class Loop:
             if queue.told(stage.end_slot) == stage.end_slot:
                 continue
             open_stage(self.run, stage, workbench, self._progress)
-            self.run.study.sampler = make_sampler(
-                spec.search.sampler, spec.search.seed, self._problem(stage, workbench)
-            )
+            problem, seed = self._problem(stage, workbench), spec.search.seed
+            sampler = make_sampler(spec.search.sampler, seed, problem)
+            self.run.study.sampler = SteadySampler(sampler, seed, problem)
             if message := self._search_stage(stage, workbench, queue):
                 return message
         return ""

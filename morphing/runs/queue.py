@@ -180,7 +180,7 @@ class Queue:
         """Make a waiting trial: in a slot whose trials (``past``) died, or in the next new one."""
         from optuna.trial import TrialState, create_trial
 
-        from morphing.search.samplers.history import RECIPE, SLOT
+        from morphing.search.samplers.history import DRAWN, RECIPE, SLOT
 
         attributes: dict[str, Any] = {WORKER: self._worker}
         system: dict[str, Any] = {}
@@ -191,7 +191,8 @@ class Queue:
         if whole:
             last = whole[-1]
             known = last.user_attrs
-            attributes |= {key: known[key] for key in (RECIPE, MASK_SEED, SEED) if key in known}
+            kept = (RECIPE, MASK_SEED, SEED, DRAWN)
+            attributes |= {key: known[key] for key in kept if key in known}
             if params := last.params or last.system_attrs.get(FIXED):
                 system[FIXED] = dict(params)
         self._study.add_trial(

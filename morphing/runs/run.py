@@ -340,6 +340,7 @@ def _told(trial: optuna.trial.FrozenTrial, place: Path, spec: RunSpec) -> Trial:
         seconds=outcome.seconds,
         times=outcome.times,
         error=outcome.failure,
+        drawn=outcome.drawn,
         constraints=outcome.constraints,
         raced=outcome.raced,
         seed=outcome.seed,

@@ -98,6 +98,8 @@ class Trial:
     raced: Raced | None = None
     seed: str | None = None
     """What a recipe that was tried first is called (`seeds.Seed.label`)."""
+    drawn: str | None = None
+    """Why its parameters were drawn uniformly, where the sampler failed."""
 
     @property
     def state(self) -> Literal["complete", "failed", "raced"]:

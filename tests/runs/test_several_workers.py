@@ -12,7 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from linear_operator.utils.errors import NotPSDError
 
+from morphing.cli.terminal import _line
 from morphing.runs.figures import figures_of
 from morphing.runs.leases import Worker, live_workers
 from morphing.runs.loop import Loop
@@ -20,6 +22,7 @@ from morphing.runs.prepare import create_run
 from morphing.runs.run import Run
 from morphing.runs.spec import RunSpec, parse_spec
 from morphing.search.samplers.history import history, slots
+from morphing.search.samplers.random import UniformSampler
 
 pytestmark = pytest.mark.slow
 
@@ -118,11 +121,15 @@ def test_a_stalled_hypervolume_ends_a_search(small_spec: RunSpec, tmp_path: Path
     assert len(run.trials()) < 12
 
 
+def no_proposal(*_: object) -> dict[str, float]:
+    raise NotPSDError("not positive definite\nand a long story")
+
+
 def test_a_raising_objective_and_one_that_is_not_finite(
     small_spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each fails its trial, with the reason kept, and the search goes on; nor does it end where
-    its progress cannot be drawn.
+    its progress cannot be drawn, or its sampler fails.
     """
     from morphing.runs import loop
 
@@ -145,11 +152,15 @@ def test_a_raising_objective_and_one_that_is_not_finite(
     monkeypatch.setattr(loop.Workbench, "morph", broken)
     run = create_run(tmp_path / "run", small_spec)
 
+    monkeypatch.setattr(UniformSampler, "sample_relative", no_proposal)
+
     def draw() -> None:
         raise ValueError("closing tag '[/INST]' doesn't match any open tag")
 
     Loop(run, changed=draw).search()
     assert told_slots(run) == [0, 1, 2, 3]
+    assert {trial.drawn for trial in run.trials()} == {"NotPSDError: not positive definite"}
+    assert "at random: the sampler failed, NotPSDError" in _line(run, run.trials()[0]).plain
     errors = [trial.error for trial in run.trials() if trial.error]
     assert len(errors) == 2
     assert any("ZeroDivisionError: an answer of no tokens" in error for error in errors)

@@ -28,6 +28,8 @@ FAILURE = "failure"
 that the trial's worker died: that must stay so, and a database may write an attribute after it."""
 ERROR = "error"
 """What FAILURE was in runs of earlier versions, where the state is FAIL."""
+DRAWN = "drawn"
+"""User attribute of a trial whose parameters are a uniform draw, since the sampler failed: how."""
 RACED = "raced"
 """User attribute of a trial given up early: {"values": [...], "variances": [...]} of the part of
 the samples it was scored on, in the study's order. Its state is PRUNED."""

@@ -204,7 +204,7 @@ def _facts(scene: Scene | None) -> str:
     return (
         f'<div class="m-heading"><h2>Trial {trial.number}'
         f" {_marks(scene, trial)}{on_front}{broken}</h2>"
-        f"<p>{_kind(trial)} · scored in {trial.seconds:.1f} s</p></div>"
+        f"<p>{_kind(trial)} · scored in {trial.seconds:.1f} s</p>{_drawn(trial)}</div>"
         f'<dl class="m-facts">{scores}</dl>'
         "<details open><summary>What it is made of</summary>"
         f"{make_up(trial, scene.run.spec)}{_stage_note(scene, trial)}</details>"
@@ -218,6 +218,14 @@ def _facts(scene: Scene | None) -> str:
 
 def _kind(trial: Trial) -> str:
     return "layer path" if read_path(trial.recipe) else as_html(trial.recipe.method)
+
+
+def _drawn(trial: Trial) -> str:
+    """That its parameters are no proposal, where the sampler failed."""
+    if trial.drawn is None:
+        return ""
+    why = as_html(trial.drawn)
+    return f'<p class="m-step">Drawn at random, since the sampler failed ({why}).</p>'
 
 
 def _stage_note(scene: Scene, trial: Trial) -> str:
