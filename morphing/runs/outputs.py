@@ -8,25 +8,21 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from morphing.benchmarks.results import Output
 from morphing.errors import MorphingError
 from morphing.runs.files import (
     FOREIGN,
     MEBIBYTE,
-    Count,
     Name,
-    Number,
     parse,
     read_bytes,
     write_atomically,
 )
-
-if TYPE_CHECKING:
-    from morphing.benchmarks.results import Output
 
 _MEND = "copy it again from where the run was made, or delete it and do without these answers"
 _LIMIT = 1024 * MEBIBYTE
@@ -34,23 +30,16 @@ _LIMIT = 1024 * MEBIBYTE
 
 
 Row = dict[str, Any]
-"""What a model made of one sample, by the fields of `benchmarks.evaluate.Output`."""
+"""What a model made of one sample, by the fields of `benchmarks.results.Output`."""
 
 
-@dataclass
-class _Line:
+@dataclass(frozen=True)
+class _Line(Output):
+    """A row of the file: what a model made of one sample, and of which benchmark it is."""
+
     __pydantic_config__ = FOREIGN
 
-    benchmark: Name
-    id: Name
-    prompt: str
-    text: str
-    answer: str
-    target: str
-    score: Number
-    tokens: Count = 0
-    thought: str = ""
-    unfinished: bool = False
+    benchmark: Annotated[Name, Field(min_length=1)] = ""
 
 
 _SELDOM = ("thought", "unfinished")
@@ -83,7 +72,7 @@ def read_outputs(path: Path) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {}
     for number, text in enumerate(_unpacked(path).split(b"\n"), 1):
         if text:
-            row = vars(parse(text, _LINE, f"Line {number} of {path}", _MEND))
+            row = dict(vars(parse(text, _LINE, f"Line {number} of {path}", _MEND)))
             rows.setdefault(row.pop("benchmark"), []).append(row)
     return rows
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Row = dict[str, Any]
-"""What a model answered to a sample: id, prompt, target, answer and score."""
+from morphing.runs.outputs import Row
 
 
 @dataclass(frozen=True)

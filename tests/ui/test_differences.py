@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from morphing.runs.pairs import Row, lead, pairs_of
+from morphing.runs.outputs import Row
+from morphing.runs.pairs import lead, pairs_of
 from morphing.ui.objectives import Objective
 from morphing.ui.watch.differences import differences
 

@@ -7,7 +7,8 @@ import gradio as gr
 
 from morphing.errors import MorphingError
 from morphing.inert import as_html
-from morphing.runs.pairs import Pair, Row, lead, pairs_of
+from morphing.runs.outputs import Row
+from morphing.runs.pairs import Pair, lead, pairs_of
 from morphing.runs.run import Run
 from morphing.ui import session
 from morphing.ui.cards import answers_table, empty, short_name
