@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What scoring a recipe found.
-
-    ``values`` and their known ``variances`` follow the run's objectives, natural; ``constraints``
-    are at most 0 where they are kept; ``samples`` says how many of each benchmark's were scored. A
-    recipe given up early (``raced``) has the values and variances of the part it was scored on, and
-    neither results, outputs nor constraints, which are about the whole.
-    """
+    """What came of scoring a recipe."""
 
     values: tuple[float, ...]
+    """Natural values in the order of the run's objectives."""
     variances: tuple[float, ...]
+    """The values' known variances (`objectives.variances`)."""
     constraints: tuple[float, ...] = ()
+    """By how much the recipe breaks each limit: above 0 where the limit is broken."""
     results: Mapping[str, Result] = field(default_factory=dict)
     outputs: Mapping[str, tuple[Output, ...]] = field(default_factory=dict)
     raced: bool = False
+    """Whether the recipe was given up early. Then ``values`` and ``variances`` are of the samples
+    that were scored, and there are no results, outputs and constraints, since these are of all."""
     samples: Mapping[str, int] = field(default_factory=dict)
+    """How many samples of each benchmark were scored."""
     times: Mapping[str, float] = field(default_factory=dict, compare=False)
     """Seconds that merging and each benchmark took."""
 
@@ -54,10 +54,10 @@ def evaluate_recipe(
 ) -> Evaluation:
     """Score a recipe on the search split.
 
-    With ``spec.search.racing`` it is given up after the first part of the samples if a member of
-    the rivals' front beats it there (`runs.racing`). Otherwise the rest is scored too. All scores
-    of such a run are joined from these two parts: greedy answers may depend, by the rounding of
-    sums, on what else is in a batch, and so every recipe has the same batches.
+    With ``spec.search.racing`` the recipe is given up after the first part of the samples if a
+    member of the rivals' front beats it there (`runs.racing`); otherwise the rest is scored too.
+    Every score of such a run is joined from these two parts, because greedy answers may depend, by
+    the rounding of sums, on what else is in a batch: so all recipes have the same batches.
 
     Args:
         run: base and sources must have been scored (`Workbench.reference_results`).
@@ -76,10 +76,10 @@ def evaluate_recipe(
     model = workbench.morpher.model
     if spec.search.racing:
         scores = workbench.score("search", progress, "first")
-        known = measured(model, distance, scores)
-        if _is_given_up(run, workbench, scores, known, rivals):
+        measures = measured(model, distance, scores)
+        if _is_given_up(run, workbench, scores, measures, rivals):
             return Evaluation(
-                values=_values(spec, scores, known),
+                values=_values(spec, scores, measures),
                 variances=variances(spec, scores),
                 raced=True,
                 samples={name: score.n for name, score in scores.items()},
@@ -88,11 +88,11 @@ def evaluate_recipe(
         scores = join(scores, workbench.score("search", progress, "rest"))
     else:
         scores = workbench.score("search", progress)
-    known = measured(model, distance, scores)
+    measures = measured(model, distance, scores)
     return Evaluation(
-        values=_values(spec, scores, known),
+        values=_values(spec, scores, measures),
         variances=variances(spec, scores),
-        constraints=fixed.slacks(values_by_name(scores, known)),
+        constraints=fixed.slacks(values_by_name(scores, measures)),
         results={name: Result.of(score) for name, score in scores.items()},
         outputs={name: score.outputs for name, score in scores.items()},
         samples={name: score.n for name, score in scores.items()},

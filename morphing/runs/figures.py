@@ -20,26 +20,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figures:
-    """A run's figures: complete trials in order, numbers of the front, of its knee, hypervolume by
-    trial.
+    """Where the trials of a run so far have led.
 
-    The knee is the best compromise of the scores, or of all objectives where there is one score.
-    The hypervolume is measured by ``scales`` and empty before they are fixed. Trials that break a
-    constraint are on no front and add no hypervolume; nor do trials given up early (``raced``) and
-    failed ones, which are only counted.
+    Trials that break a constraint are on no front and add no hypervolume. Neither do failed trials
+    and those given up early, which are only counted.
     """
 
     trials: tuple[Trial, ...]
+    """The complete ones, in the order of their slots."""
     front: tuple[int, ...]
+    """Numbers of the trials that no other trial dominates."""
     knee: int | None
+    """Number of the front's best compromise between the scores, or between all objectives where
+    there is only one score."""
     hypervolume: tuple[float, ...]
+    """The hypervolume after each of ``trials``, on ``scales``; empty before these are fixed."""
     scales: Scales | None = None
     constraints: tuple[str, ...] = ()
-    """In words, once they are numbers."""
+    """The constraints in words; empty before the scores that they refer to are known."""
     failed: int = 0
     raced: int = 0
+    """How many trials were given up early."""
     stalled: int = 0
-    """Evaluations of any outcome since the last that added hypervolume."""
+    """How many evaluations, complete or not, have been told since hypervolume last grew."""
 
     @property
     def members(self) -> list[Trial]:
@@ -92,19 +95,20 @@ def figures_of(run: Run) -> Figures:
 
 
 def _balanced(spec: RunSpec) -> int:
-    """How many of the first objectives, which are the scores, the knee balances.
+    """How many objectives the knee balances, counted from the first: all scores, which come first.
 
-    With sparsity among them it lay near the base, where most of the scores' gain is lost: measured
-    on the zoo and on an LLM (docs/results.md). A measure chooses only where there is one score.
+    Measures are left out because a knee that balances sparsity too lies near the base, where most
+    of what the scores gained is lost (measured on the zoo and on an LLM, docs/results.md). Where
+    there is one score alone, the knee balances all objectives.
     """
     return len(spec.tasks) if len(spec.tasks) > 1 else len(spec.objectives)
 
 
 def stalled(told: Sequence[Trial], scales: Scales) -> int:
-    """Evaluations, whatever came of them, since the last that added hypervolume; all if none did.
+    """How many evaluations, complete or not, came after the last that added hypervolume.
 
-    Much cheaper than the hypervolumes: what adds some is better than the reference at everything,
-    and no earlier trial is as good at everything.
+    No hypervolume is computed: a trial adds some exactly where it is better than the reference in
+    every objective and no earlier trial is at least as good in all of them.
     """
     rows = _rows(told, scales)
     for row in range(len(rows) - 1, -1, -1):
@@ -114,7 +118,7 @@ def stalled(told: Sequence[Trial], scales: Scales) -> int:
 
 
 def _rows(told: Sequence[Trial], scales: Scales) -> np.ndarray:
-    """Normalised values (n, m) by evaluation; of what is on no front, a row that is not finite."""
+    """Normalised values (n, m), a row for each evaluation; NaN for one that can be on no front."""
     nothing = (np.nan,) * len(scales.reference)
     rows = [t.values if t.state == "complete" and t.feasible else nothing for t in told]
     return scales.normalise(np.array(rows).reshape(len(rows), len(nothing)))

@@ -1,7 +1,7 @@
-"""A run's objectives: their values, which way each is better, the scales they are measured by.
+"""A run's objectives: their values, and which way each is better.
 
-Values are *natural*: as a person reads them, a minimised one not negated. What needs one direction
-multiplies by :func:`signs`, or works on values that :meth:`Scales.normalise` brought to one.
+Values are *natural*: as a person reads them, so that a minimised value is not negated. Code that
+needs all objectives maximised multiplies values by :func:`signs`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def averaged(spec: RunSpec) -> tuple[str, ...]:
 
 
 def best_of(spec: RunSpec, trials: Sequence[Trial]) -> list[Trial]:
-    """The front of complete trials, in their order; those that break a constraint are on none."""
+    """The trials that keep the constraints and that no other such trial dominates, in their order.
+
+    Args:
+        spec: the run's.
+        trials: complete ones.
+    """
     kept = [trial for trial in trials if trial.feasible]
     values = np.array([trial.values for trial in kept]).reshape(len(kept), len(spec.objectives))
     on_front = pareto.front(values * signs(spec))
@@ -45,7 +50,7 @@ def best_of(spec: RunSpec, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def values_by_name(scores: Mapping[str, Score], measured: Mapping[str, float]) -> dict[str, float]:
-    """Natural values of all that objectives and constraints may be about."""
+    """Natural values by name: of every benchmark that was scored, and of every measure."""
     return {**{name: score.value for name, score in scores.items()}, **measured}
 
 

@@ -26,6 +26,6 @@ def unmerged(name: str, dtype: str, chat_template: str | None = None) -> Recipe:
 
 
 def layer_count(recipe: Recipe) -> int:
-    """How many layers a recipe of slices has; 0 for any other, whose models say it."""
+    """How many layers a recipe of slices has; 0 for a recipe of whole models, which decide it."""
     ranges = (piece["sources"][0]["layer_range"] for piece in recipe.config.get("slices") or ())
     return sum(end - start for start, end in ranges)

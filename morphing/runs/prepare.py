@@ -45,7 +45,6 @@ def prepare(
     """
     import torch
 
-    from morphing.benchmarks.data.dataset import pin_benchmark
     from morphing.benchmarks.data.samples import load_samples
     from morphing.benchmarks.leave import require_leave
     from morphing.merging.morph import required_memory
@@ -68,16 +67,32 @@ def prepare(
         told(remark)
     check_tokenizers(base, sources)
     dtype = spec.dtype if spec.dtype != "auto" else base.dtype
-    kept = _with_stage_model(spec, base, sources, getattr(torch, dtype).itemsize)
-    check_memory(required_memory(base, kept, getattr(torch, dtype), spec.placement), device)
+    loaded = _with_stage_model(spec, base, sources, getattr(torch, dtype).itemsize)
+    check_memory(required_memory(base, loaded, getattr(torch, dtype), spec.placement), device)
+    pinned = _pinned(spec.model_copy(update={"dtype": dtype}), base, sources, token, told)
+    _check_space(stages(pinned, base.layers, base.architecture), base)
+    for use in pinned.benchmarks:
+        for part in ("search", "holdout"):
+            load_samples(use.declaration, part, 1, token=token)
+    digests = _digests(pinned, spec.digests, progress)
+    _check_sources(pinned, digests, told)
+    return RunSpec.model_validate(pinned.model_dump() | {"digests": digests})
+
+
+def _pinned(
+    spec: RunSpec, base: Inspection, sources: Sequence[Inspection], token: str | None, told: Told
+) -> RunSpec:
+    """The spec with every model, seed and benchmark named by what it was pinned to."""
+    from morphing.benchmarks.data.dataset import pin_benchmark
+    from morphing.sources.find import pin
+
     models, written = (base, *sources), (spec.base, *spec.sources)
     names = {name: model.name for name, model in zip(written, models, strict=True)}
     seeds = pin_seeds(spec.search.seeds, names, partial(pin, token=token))
-    pinned = spec.model_copy(
+    return spec.model_copy(
         update={
             "base": base.name,
             "sources": tuple(source.name for source in sources),
-            "dtype": dtype,
             "chat_template": choose_template(spec.chat_template, base, sources, names, told),
             "search": spec.search.model_copy(update={"seeds": seeds}),
             "constraints": tuple(_with_names(bound, names) for bound in spec.constraints),
@@ -87,13 +102,6 @@ def prepare(
             ),
         }
     )
-    _check_space(stages(pinned, base.layers, base.architecture), base)
-    for use in pinned.benchmarks:
-        for part in ("search", "holdout"):
-            load_samples(use.declaration, part, 1, token=token)
-    digests = _digests(pinned, spec.digests, progress)
-    _check_sources(pinned, digests, told)
-    return RunSpec.model_validate(pinned.model_dump() | {"digests": digests})
 
 
 def create_run(
@@ -131,7 +139,7 @@ def _digests(pinned: RunSpec, before: Mapping[str, str], progress: Progress) -> 
 
 
 def _with_names(constraint: Constraint, names: Mapping[str, str]) -> Constraint:
-    """The constraint with the model it names, if any, called as the run calls it."""
+    """The constraint with the run's own name for the model that bounds it, where one does."""
 
     def pinned(limit: float | str | None) -> float | str | None:
         return names.get(limit, limit) if isinstance(limit, str) else limit

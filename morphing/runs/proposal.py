@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def propose(study: optuna.Study, stage: Stage, claim: Claim, seeds: Sequence[Seed] = ()) -> Recipe:
-    """The recipe of a trial that was taken, as the study keeps it from now on with its parameters.
+    """Decide which recipe a claimed trial tries, and note it with its parameters in the study.
 
-    A recipe outside the space has no parameters. The seeds are tried in the first slots.
+    The first slots try the seeds. A recipe that the space cannot express has no parameters.
 
     Raises:
         MorphingError: there is no recipe at the parameters.

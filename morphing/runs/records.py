@@ -1,4 +1,4 @@
-"""What a run keeps of a model scored outside the search: the base, a source, a trial's holdout."""
+"""Scores outside the search: of the base and the sources, and of trials on the holdout."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read_record(path: Path, benchmarks: Collection[str] = ()) -> Record:
 
 
 def write_record(path: Path, record: Record, outputs: Mapping[str, Iterable[Output]]) -> None:
-    """Write a record, and beside it per-sample outputs; where the record is, they are."""
+    """Write a record and, beside it and before it, the outputs of each sample."""
     write_outputs(outputs_beside(path), outputs)
     data = {key: value for key, value in asdict(record).items() if value != ""}
     write_atomically(path, json.dumps(data, ensure_ascii=False).encode())
@@ -76,9 +76,9 @@ def outputs_beside(path: Path) -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether there is a record with measures and outputs; else it has to be made (again).
+    """Whether there is a record with its measures and outputs; if not, the model must be scored.
 
     Raises:
-        MorphingError: there is a file, and it is no record.
+        MorphingError: the record's file is damaged.
     """
     return path.exists() and outputs_beside(path).exists() and bool(read_record(path).measures)

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from morphing.errors import MorphingError
-from morphing.merging.recipe import Recipe
-from morphing.runs.attributes import Outcome
-from morphing.runs.files import reason, write_atomically
+from morphing.runs.attributes import told_trial
+from morphing.runs.files import write_atomically
 from morphing.runs.leases import is_held, live_workers
 from morphing.runs.outputs import Row, read_outputs
 from morphing.runs.records import Record, outputs_beside, read_record
@@ -131,7 +129,7 @@ class Run:
         told = _history(self.study)
         for trial in told:  # what was told does not change any more
             if trial.number not in self._told:
-                self._told[trial.number] = _told(trial, self.folder, self.spec)
+                self._told[trial.number] = told_trial(trial, self.folder, self.spec)
         return [self._told[trial.number] for trial in told]
 
     def trial(self, number: int) -> Trial:
@@ -154,7 +152,7 @@ class Run:
     # --- scores outside the search -----------------------------------------------------------
 
     def references(self, part: Part) -> dict[str, Record]:
-        """What is known of the base and the sources by model name, as far as they were scored.
+        """The records of the base and the sources that were scored, by model name.
 
         Raises:
             MorphingError: a record is damaged, or lacks a benchmark.
@@ -166,7 +164,7 @@ class Run:
         return {model: read_record(path, names) for model, path in paths if path.exists()}
 
     def reference_scores(self, part: Part) -> dict[str, Mapping[str, Result]]:
-        """Results of the base and the sources by model name, as far as they were scored."""
+        """The results of the base and the sources that were scored, by model name."""
         return {model: record.results for model, record in self.references(part).items()}
 
     def reference_values(self) -> dict[str, dict[str, float]]:
@@ -223,7 +221,7 @@ class Run:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the run as its one search. Workers that join it do not hold it so.
+        """Hold the run's lock, which its one search has; workers that join do without.
 
         Raises:
             MorphingError: another search works on this run.
@@ -242,7 +240,7 @@ class Run:
             lock.release()
 
     def status(self) -> Status:
-        """Where the run stands; if everybody who worked on it vanished, that is ``stopped``."""
+        """Where the run stands: ``stopped`` if all who worked on it have died."""
         status = self._saved_status()
         if workers := live_workers(self.folder):
             return status.with_workers(tuple(workers))
@@ -308,73 +306,6 @@ def _history(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     from morphing.search.samplers.history import history
 
     return history(study)
-
-
-def _told(trial: optuna.trial.FrozenTrial, place: Path, spec: RunSpec) -> Trial:
-    """A trial of the study, checked.
-
-    Raises:
-        MorphingError: its attributes or values have another shape than the run's.
-    """
-    from morphing.search.samplers.history import failure_of
-
-    failure = failure_of(trial)
-    told = {
-        **trial.user_attrs,
-        "failure": failure,
-        "params": trial.params,
-        "values": trial.values or (),
-        "constraints": tuple(trial.constraints.values()),
-    }
-    try:
-        outcome = Outcome.model_validate(told)
-    except ValidationError as error:
-        raise _unusable(trial, place, reason(error)) from error
-    made = Trial(
-        number=trial.number,
-        params=outcome.params,
-        # A point of the space that is no recipe (a path that is too long) has none.
-        recipe=Recipe(outcome.recipe, outcome.mask_seed),
-        values=outcome.values,
-        results=outcome.results,
-        seconds=outcome.seconds,
-        times=outcome.times,
-        error=outcome.failure,
-        drawn=outcome.drawn,
-        constraints=outcome.constraints,
-        raced=outcome.raced,
-        seed=outcome.seed,
-    )
-    state = "failed" if failure is not None else _STATES[trial.state.name]
-    if problem := _problem(made, state, spec):
-        raise _unusable(trial, place, problem)
-    return made
-
-
-_STATES = {"COMPLETE": "complete", "PRUNED": "raced"}
-"""What a trial that was told and did not fail is called, by Optuna's name of its state."""
-
-
-def _problem(trial: Trial, state: str, spec: RunSpec) -> str:
-    """What does not go together in a trial; nothing where all does."""
-    tasks, wanted = {use.declaration.name for use in spec.tasks}, len(spec.objectives)
-    given = trial.raced.values if trial.raced else trial.values
-    if trial.state != state:
-        return f"its attributes are of a {trial.state} trial, and it is {state}"
-    if state != "failed" and len(given) != wanted:
-        return f"{len(given)} values for {wanted} objectives"
-    if state == "complete" and "merge_method" not in trial.recipe.config:
-        return "no whole recipe"
-    if trial.results and not tasks <= trial.results.keys():
-        return "results of other benchmarks"
-    return ""
-
-
-def _unusable(trial: optuna.trial.FrozenTrial, place: Path, why: str) -> MorphingError:
-    return MorphingError(
-        f"Trial {trial.number} of the study of {place} cannot be used ({why}): copy the run again"
-        " from where it was made."
-    )
 
 
 def _outputs(path: Path) -> dict[str, list[Row]]:

@@ -32,7 +32,7 @@ class Bound:
     high: Number | None = None
 
     def limits(self, shown: Callable[[float], str]) -> str:
-        """Both in words, as ``shown`` shows a value of ``on``."""
+        """Both limits in words; ``shown`` turns a value of ``on`` into text."""
         parts = [f"at least {shown(self.low)}"] if self.low is not None else []
         parts += [f"at most {shown(self.high)}"] if self.high is not None else []
         return " and ".join(parts)
@@ -42,11 +42,14 @@ class Bound:
 class Scales:
     """What a run's hypervolume is measured by, and its constraints; fixed before its first trial.
 
-    ``reference`` and ``ideal`` are (m,), natural, in the objectives' order. Per objective the
-    scale goes from 0 at ``reference``, a little worse than the worst of base and sources, to 1 at
-    ``ideal``, the best of them; so a hypervolume of 1 is what a model as good as the best of them
-    in everything at once would have alone. The same models, samples and objectives have the same
-    scales, so hypervolumes of their runs can be compared.
+    Each of the m objectives has a scale. It is 0 at ``reference``, which is a little worse than the
+    worst of the base and the sources, and 1 at ``ideal``, which is the best of them. So a single
+    model that is as good at each objective as the best of base and sources has a hypervolume of 1.
+    Runs with the same models, samples and objectives have the same scales, and their hypervolumes
+    can be compared.
+
+    ``reference`` and ``ideal`` are (m,), in the objectives' order, natural: as a person reads
+    them, a minimised value is not negated.
     """
 
     __pydantic_config__ = FOREIGN
@@ -62,18 +65,21 @@ class Scales:
         return scaled
 
     def slacks(self, values: Mapping[str, float]) -> tuple[float, ...]:
-        """By how much each bound is broken, natural values by name given; at most 0 if it is kept.
+        """By how much a model breaks each limit: above 0 where the limit is broken.
 
-        A bound's ``low`` comes before its ``high``.
+        The limits are in the order of ``bounds``, a bound's ``low`` before its ``high``.
+
+        Args:
+            values: the model's natural values, by the name of an objective or a measure.
         """
-        found = []
+        broken_by = []
         for bound in self.bounds:
             value = values[bound.on]
             if bound.low is not None:
-                found.append(bound.low - value)
+                broken_by.append(bound.low - value)
             if bound.high is not None:
-                found.append(value - bound.high)
-        return tuple(found)
+                broken_by.append(value - bound.high)
+        return tuple(broken_by)
 
 
 _SCALES = TypeAdapter(Scales)
@@ -81,20 +87,21 @@ _MEND = "delete it, and the run makes it again from the scores of base and sourc
 
 
 def scales(run: Run) -> Scales:
-    """The run's scales, fixed now if they are not yet: ``scales.json``, written once.
+    """The run's scales. The first call works them out and writes ``scales.json``; later calls read
+    that file.
 
     Raises:
         MorphingError: base and sources have not all been scored on the search split.
     """
-    if (known := fixed_scales(run)) is not None:
-        return known
+    if (fixed := fixed_scales(run)) is not None:
+        return fixed
     references = run.reference_values()
     needed = {*run.spec.objectives, *(constraint.on for constraint in run.spec.constraints)}
     models = {run.spec.base, *run.spec.sources}
     if missing := {model for model in models if not needed <= set(references.get(model, ()))}:
         raise MorphingError(
-            f"The run {run.name} has no scores of {min(missing)} yet, by which objectives are"
-            " scaled: start the search, it scores base and sources first."
+            f"The run {run.name} has no scores of {min(missing)} yet, which its scales are made"
+            " from: start the search, which scores base and sources first."
         )
     made = make_scales(run.spec, references)
     data = {"objectives": run.spec.objectives, **asdict(made)}
@@ -106,7 +113,7 @@ def fixed_scales(run: Run) -> Scales | None:
     """The run's scales; None before they were fixed.
 
     Raises:
-        MorphingError: the file that says so holds something else, or is another search's.
+        MorphingError: ``scales.json`` is damaged, or has the scales of another search.
     """
     path = _path(run)
     if not path.exists():
@@ -124,35 +131,41 @@ def fixed_scales(run: Run) -> Scales | None:
 
 
 def make_scales(spec: RunSpec, references: Mapping[str, Mapping[str, float]]) -> Scales:
-    """Scales from the natural values, by name, of base and sources on the search split.
+    """Scales from what base and sources reach on the search split.
 
-    An objective's scale is the range of these values; where they are all equal, 1 for a score and
-    the value itself for a measure. ``ideal`` is the best of them, ``reference`` a tenth of the
-    scale worse than the worst. A reference in the spec is taken as it is; else a constraint on the
-    objective raises it to its bound. Where that is no worse than ``ideal``, ``ideal`` is moved to
-    a tenth of the scale beyond it.
+    An objective's ``ideal`` is the best of these values, and its ``reference`` is worse than the
+    worst of them by a margin: a tenth of their range or, where they are all equal, a tenth of 1 for
+    a score and of the value itself for a measure. There are two exceptions:
+
+    - A reference in the spec is taken as it is. Without one, a constraint on the objective moves
+      the reference to the constraint's limit, if that is better.
+    - Where ``ideal`` is then not better than ``reference``, it is moved a margin beyond it.
+
+    Args:
+        spec: the run's.
+        references: natural values by model, then by the name of an objective or a measure.
     """
     bounds = tuple(_bound(spec, constraint, references) for constraint in spec.constraints)
     given = [*(use.reference for use in spec.tasks), *(use.reference for use in spec.measures)]
     reference, ideal = [], []
     for name, sign, wanted in zip(spec.objectives, signs(spec), given, strict=True):
-        known = [float(sign * values[name]) for values in references.values()]
-        worst, best = min(known), max(known)
+        reached = [float(sign * values[name]) for values in references.values()]
+        worst, best = min(reached), max(reached)
         unit = abs(best) or 1.0 if name in MEASURES else 1.0
         margin = _MARGIN * (best - worst or unit)
         if wanted is not None:
             start = float(sign * wanted)
         else:
             limits = (b.low if sign > 0 else b.high for b in bounds if b.on == name)
-            kept = [float(sign * limit) for limit in limits if limit is not None]
-            start = max(worst - margin, *kept) if kept else worst - margin
+            starts = [float(sign * limit) for limit in limits if limit is not None]
+            start = max([worst - margin, *starts])
         reference.append(float(sign * start))
         ideal.append(float(sign * (best if best > start else start + margin)))
     return Scales(tuple(reference), tuple(ideal), bounds)
 
 
 def bounds_told(spec: RunSpec, scales: Scales) -> tuple[str, ...]:
-    """The constraints in words."""
+    """The constraints in words, each a benchmark or measure and its limits."""
     return tuple(f"{b.on} {b.limits(partial(shown_value, spec, b.on))}" for b in scales.bounds)
 
 

@@ -1,4 +1,4 @@
-"""What a search in two stages does between them: the first stage's best merge becomes a source."""
+"""Between the two stages of a search: the best merge of the first becomes a source."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def open_stage(run: Run, stage: Stage, workbench: Workbench, progress: Progress) -> None:
-    """What must happen before a stage's first trial, and again in every process that works on it.
+    """Prepare a stage in this process; call it once every slot of the stage before has been told.
 
-    For the second stage of ``ps+dfs``: the first stage's best merge, by the weighted sum that
-    ``evolve`` follows, is written to ``stages/ps`` in the run, whole and once, and the workbench
-    gets it as a source. Call it when every slot of the stage before has been told; in other cases
-    it does nothing, at no cost.
+    Before the second stage of ``ps+dfs``, the best merge of the first stage is written to
+    ``stages/ps`` in the run by the first process that comes here, and each process's workbench
+    loads it as one more source. The best is the one with the largest weighted sum of the
+    objectives, which is also what the sampler ``evolve`` follows. Other stages need nothing.
 
     Raises:
-        MorphingError: no recipe of the first stage could be scored, the disk is full, or there is
-            no memory for one model more.
+        MorphingError: no recipe of the first stage could be scored, the disk is full, or the
+            memory is too small for one more model.
     """
     if stage.name != "dfs" or stage.first_slot == 0:
         return
@@ -45,7 +45,7 @@ def open_stage(run: Run, stage: Stage, workbench: Workbench, progress: Progress)
 
 
 def _is_whole(run: Run) -> bool:
-    """Whether the model is written, and it is known what its files must hold."""
+    """Whether the model is written and the digest of its files is recorded."""
     known = stage_model(run)
     return known is not None and known.digest is not None and stage_folder(run).exists()
 
@@ -62,12 +62,13 @@ def _write_stage_model(run: Run, end_slot: int, workbench: Workbench, progress: 
 
 
 def best_merge(run: Run, end_slot: int) -> FrozenTrial:
-    """The best complete trial before a slot, by the weighted sum of the objectives.
+    """The complete trial before a slot with the largest weighted sum of the objectives.
 
-    Of those that keep the constraints if any does, else of those that break them least.
+    Trials that keep the constraints come before all others; where none does, those come first that
+    break them by the least in sum.
 
     Raises:
-        MorphingError: none is complete.
+        MorphingError: no trial before the slot is complete.
     """
     import optuna
 

@@ -71,7 +71,7 @@ def average(names: tuple[str, ...], spec: RunSpec) -> Recipe:
 
 
 def _completed(recipe: Recipe, spec: RunSpec) -> Recipe:
-    """With the run's dtype, mask seed and, where it says none, vocabulary and template."""
+    """The recipe with the run's dtype, mask seed and, if it has none, vocabulary and template."""
     config = dict(recipe.config)
     tokenizer = None if {"tokenizer", "tokenizer_source"} & set(config) else spec.tokenizer_source
     template = None if config.get("chat_template") else spec.template
@@ -98,7 +98,7 @@ def pin_seeds(
 
 
 def _read(seed: str | dict[str, Any]) -> tuple[str, Recipe]:
-    """What messages call a seed, and its recipe."""
+    """What error messages call a seed, and the recipe that the seed is."""
     if isinstance(seed, dict):
         recipe = Recipe(seed)
         recipe.check()

@@ -1,4 +1,4 @@
-"""The front on the holdout: how good its members are on samples the search never saw, and how sure.
+"""The front on the holdout: how good its members are on samples that the search never saw.
 
 A search looks many times at the same samples and keeps what did best on them, so its own scores
 flatter what it keeps. Here the front is scored again on the holdout, with intervals from a
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,8 @@ _PERCENT = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
 class Interval:
     """An estimate and its 95 % percentile bootstrap interval.
 
-    Where all samples agree, as when every answer is right, so do all draws, and the interval has no
-    width; that says that no sample differed, not that none could.
+    Where all samples have the same score, as when every answer is right, all draws have the same
+    mean and the interval has no width. That says that no sample differed, not that none could.
     """
 
     value: float
@@ -48,10 +48,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimates:
-    """Scores by benchmark, natural, and the mean of the objectives' that are shares of 1.
+    """Scores by benchmark, natural, and the mean over those of them that have a common mean.
 
-    Shares and bits per byte have no common mean, nor have scores that are better when they are
-    higher and those that are better when lower (`objectives.averaged`): it is None where none has.
+    These are the objectives' scores that are shares of 1 and better when higher
+    (`objectives.averaged`); where there are none, ``mean`` is None.
     """
 
     scores: Mapping[str, Interval]
@@ -60,33 +60,33 @@ class Estimates:
 
 @dataclass(frozen=True)
 class Standing:
-    """A model on the holdout: a member of the search's front, the base or a source.
-
-    ``against`` are its estimates less another model's, paired, by that model's name: of the base,
-    of each source, and of the ``knee``. ``optimism`` is by how much the objectives' scores that are
-    shares are better on the search split than on the holdout. ``values`` are the objectives',
-    natural, on the holdout. ``merit`` is the mean or, where there is none, the first objective's
-    value, more being better. ``on_front``: no other member is better there (False for base and
-    sources).
-    """
+    """A model on the holdout: a member of the search's front, the base or a source."""
 
     name: str
     """``trial 12``, or a model's name."""
     trial: int | None
+    """The trial's number; None for the base and the sources."""
     estimates: Estimates
     against: Mapping[str, Estimates]
+    """The model's estimates less another model's, sample by sample, by that other model's name:
+    the base, each source, and the ``knee``."""
     optimism: Mapping[str, float]
+    """By how much each score that counts for the mean is better on the search split than here."""
     values: tuple[float, ...]
+    """The objectives' values on the holdout, natural."""
     merit: float
+    """What models are ranked by, more being better: the mean score or, where there is none, the
+    first objective's value."""
     on_front: bool = False
+    """Whether no other member dominates it on the holdout; False for the base and the sources."""
 
 
 @dataclass(frozen=True)
 class Selection:
     """The front's members and the models they were merged from, on the holdout.
 
-    ``hypervolume`` is of the members' holdout values, on the run's scales; None where these are not
-    fixed. ``unscored`` are members that have not been scored there.
+    ``hypervolume`` is that of the members' values on the holdout, on the run's scales; None before
+    these are fixed. ``unscored`` are the members that have not been scored on the holdout yet.
     """
 
     members: tuple[Standing, ...]
@@ -97,22 +97,24 @@ class Selection:
 
     @property
     def optimism(self) -> float | None:
-        """Mean over members and objectives' shares of what the search split flatters them by."""
+        """By how much the members' scores are better on the search split, on average."""
         return _mean_optimism(self.members)
 
     @property
     def models_optimism(self) -> float | None:
-        """The same of base and sources, which nothing was chosen by: how the splits differ."""
+        """The same of base and sources. Since no search chose them, it says how much easier the
+        search split's samples are.
+        """
         return _mean_optimism(self.models)
 
     def of_trial(self, number: int) -> Standing | None:
-        """A member's standing."""
+        """The standing of a trial, if it is a member."""
         return next((member for member in self.members if member.trial == number), None)
 
     def best_of(self, names: Collection[str]) -> Standing | None:
-        """The best of base and sources of such names."""
-        known = (model for model in self.models if model.name in names)
-        return max(known, key=attrgetter("merit"), default=None)
+        """The best of the base and the sources that have one of these names."""
+        named = (model for model in self.models if model.name in names)
+        return max(named, key=attrgetter("merit"), default=None)
 
     @property
     def ranked(self) -> list[Standing]:
@@ -121,8 +123,8 @@ class Selection:
 
 
 def _mean_optimism(standings: Sequence[Standing]) -> float | None:
-    known = [value for standing in standings for value in standing.optimism.values()]
-    return float(np.mean(known)) if known else None
+    values = [value for standing in standings for value in standing.optimism.values()]
+    return float(np.mean(values)) if values else None
 
 
 @dataclass(frozen=True)
@@ -144,63 +146,79 @@ class _Scored:
 
 
 def selection(run: Run, trials: Sequence[int] | None = None) -> Selection | None:
-    """The selection of what has been scored on the holdout with per-sample outputs, as far as it
-    has; None where no trial has. Nothing is scored here (`Workbench.holdout_results` does).
+    """How the front does on the holdout, from what has been scored there so far.
 
-    ``trials`` are taken for the front's members; by default those of the search's front.
+    Nothing is scored here; `Workbench.holdout_results` does that. Members that were not scored yet,
+    or whose answers are not in this copy of the run, are among the ``unscored``.
+
+    Args:
+        run: with its base and sources, as far as they were scored on the holdout.
+        trials: to be taken for the front's members; by default the search's front.
+
+    Returns:
+        None where no member has been scored.
+
+    Raises:
+        MorphingError: a record is damaged, or the models share no sample of a benchmark.
     """
     figures = figures_of(run)
     wanted = figures.front if trials is None else tuple(trials)
-    members = [found for number in wanted if (found := _trial(run, number)) is not None]
+    members = [scored for number in wanted if (scored := _trial(run, number)) is not None]
     if not members:
         return None
     models = list(_models(run))
-    everyone = (*members, *models)
-    shared = _shared_samples(everyone)
-    drawn = _draws(everyone, shared)
-    shares = averaged(run.spec)
-    estimates = {who.name: _estimates(drawn[who.name], shares) for who in everyone}
-    knee = f"trial {figures.knee}"
+    drawn = _draws((*members, *models))
     rivals = {model.name: model.name for model in models}
-    if knee in drawn:
+    if (knee := f"trial {figures.knee}") in drawn:
         rivals["knee"] = knee
-
-    values = np.array([_values(run, member) for member in members])
-    on_front = pareto.front(values * signs(run.spec))
+    standings = {
+        scored.name: _standing(run, scored, drawn, rivals) for scored in (*members, *models)
+    }
+    values = np.array([standings[member.name].values for member in members])
+    undominated = pareto.front(values * signs(run.spec))
     scales = fixed_scales(run)
-    normal = scales.normalise(values) if scales else None
-
-    def standing(who: _Scored, on_front: bool) -> Standing:
-        own, natural = drawn[who.name], _values(run, who)
-        mean = estimates[who.name].mean
-        return Standing(
-            name=who.name,
-            trial=who.trial,
-            estimates=estimates[who.name],
-            against={
-                label: _estimates({b: own[b] - drawn[name][b] for b in own}, shares)
-                for label, name in rivals.items()
-                if name != who.name
-            },
-            optimism={
-                task: who.search[task] - who.record.results[task].value
-                for task in shares
-                if task in who.search
-            },
-            values=natural,
-            merit=mean.value if mean else float(signs(run.spec)[0] * natural[0]),
-            on_front=on_front,
-        )
-
+    volume = None
+    if scales is not None:
+        normal = scales.normalise(values)
+        volume = pareto.hypervolume(normal, np.zeros(normal.shape[1]))
     return Selection(
         members=tuple(
-            standing(who, bool(best)) for who, best in zip(members, on_front, strict=True)
+            replace(standings[member.name], on_front=bool(is_front))
+            for member, is_front in zip(members, undominated, strict=True)
         ),
-        models=tuple(standing(who, False) for who in models),
-        hypervolume=(
-            None if normal is None else pareto.hypervolume(normal, np.zeros(normal.shape[1]))
-        ),
+        models=tuple(standings[model.name] for model in models),
+        hypervolume=volume,
         unscored=tuple(n for n in wanted if n not in {member.trial for member in members}),
+    )
+
+
+def _standing(
+    run: Run,
+    scored: _Scored,
+    drawn: Mapping[str, Mapping[str, np.ndarray]],
+    rivals: Mapping[str, str],
+) -> Standing:
+    """A model's standing; ``rivals`` names the models to compare it with, by their labels."""
+    averages = averaged(run.spec)
+    own, values = drawn[scored.name], _values(run, scored)
+    estimates = _estimates(own, averages)
+    mean = estimates.mean
+    return Standing(
+        name=scored.name,
+        trial=scored.trial,
+        estimates=estimates,
+        against={
+            label: _estimates({name: own[name] - drawn[rival][name] for name in own}, averages)
+            for label, rival in rivals.items()
+            if rival != scored.name
+        },
+        optimism={
+            task: scored.search[task] - scored.record.results[task].value
+            for task in averages
+            if task in scored.search
+        },
+        values=values,
+        merit=mean.value if mean else float(signs(run.spec)[0] * values[0]),
     )
 
 
@@ -236,7 +254,7 @@ def _shared_samples(everyone: Sequence[_Scored]) -> dict[str, list[str]]:
     """Ids by benchmark of the samples that all were scored on, in the first one's order.
 
     Raises:
-        MorphingError: of a benchmark there are none.
+        MorphingError: there are none of a benchmark.
     """
     shared = {
         name: [id for id in samples if all(id in who.samples.get(name, {}) for who in everyone)]
@@ -250,20 +268,18 @@ def _shared_samples(everyone: Sequence[_Scored]) -> dict[str, list[str]]:
     return shared
 
 
-def _draws(
-    everyone: Sequence[_Scored], shared: Mapping[str, Sequence[str]]
-) -> dict[str, dict[str, np.ndarray]]:
+def _draws(everyone: Sequence[_Scored]) -> dict[str, dict[str, np.ndarray]]:
     """By model and benchmark, (1 + DRAWS,): the mean over the samples, then over each draw of them.
 
-    Benchmarks are drawn by their names, so the intervals of one do not depend on the others.
+    A benchmark's draws follow from its name, so that they do not depend on other benchmarks.
     """
-    found: dict[str, dict[str, np.ndarray]] = {who.name: {} for who in everyone}
-    for benchmark, ids in shared.items():
+    means_of: dict[str, dict[str, np.ndarray]] = {who.name: {} for who in everyone}
+    for benchmark, ids in _shared_samples(everyone).items():
         scores = np.array([[who.samples[benchmark][id] for id in ids] for who in everyone])
         means = bootstrap_means(scores, seed=zlib.crc32(benchmark.encode()))
         for who, row in zip(everyone, means, strict=True):
-            found[who.name][benchmark] = row
-    return found
+            means_of[who.name][benchmark] = row
+    return means_of
 
 
 def bootstrap_means(scores: np.ndarray, seed: int, draws: int = DRAWS) -> np.ndarray:

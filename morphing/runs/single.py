@@ -67,16 +67,18 @@ def load_single(
         raise MorphingError(f"{name} names a model and its adapter: leave out the base {base}.")
     base, name = (named[0], named[1]) if len(named) > 1 else (base, name)
     where = resolve_device(device)
-    found = inspect(pin(name, token), token)
-    under = _base_of(found, base, token)
-    stored = under or found
+    inspected = inspect(pin(name, token), token)
+    under = _base_of(inspected, base, token)
+    stored = under or inspected
     if not stored.has_tokenizer:
         raise MorphingError(
             f"{stored.name} has no tokenizer, without which it cannot be scored: put the tokenizer"
             " files of the model it was trained from in its folder."
         )
-    kept = getattr(torch, stored.dtype if dtype == "auto" else dtype)
-    check_memory(required_memory(stored, [found] if under else [], kept, "disk"), where)
+    weights_dtype = getattr(torch, stored.dtype if dtype == "auto" else dtype)
+    check_memory(
+        required_memory(stored, [inspected] if under else [], weights_dtype, "disk"), where
+    )
 
     def fetched(model: Inspection) -> Source:
         progress(f"getting {model.name}", 0, 0)
@@ -86,12 +88,14 @@ def load_single(
 
         return download(model.name, token, megabytes)
 
-    source, ground = fetched(found), fetched(under) if under else None
+    source, ground = fetched(inspected), fetched(under) if under else None
     progress("loading", 0, 0)
     if ground is None:
-        return Single(found.name, None, *_checkpoint(source, where, kept))
-    template = f"{TEMPLATE_OF}{found.name}" if found.chat_template else None
-    return Single(found.name, ground.name, *_adapted(source, ground, where, kept, template))
+        return Single(inspected.name, None, *_checkpoint(source, where, weights_dtype))
+    template = f"{TEMPLATE_OF}{inspected.name}" if inspected.chat_template else None
+    return Single(
+        inspected.name, ground.name, *_adapted(source, ground, where, weights_dtype, template)
+    )
 
 
 def _base_of(found: Inspection, base: str | None, token: str | None) -> Inspection | None:

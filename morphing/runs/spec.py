@@ -99,7 +99,8 @@ class Constraint(_Model):
     on: str
     """A benchmark that is an objective, or a measure."""
     at_least: float | str | None = None
-    """A number; or a model of the run (or ``sources``: each of them), for its own value."""
+    """A number, or the name of a model of the run for that model's value, or ``sources`` for the
+    value of each source."""
     at_most: float | str | None = None
 
     @field_validator("at_least", "at_most", mode="before")
@@ -131,8 +132,8 @@ class SearchOptions(_Model):
     """Recipes to try first: ``sources`` (each alone), ``uniform`` (their equal average), the path
     of a mergekit YAML, or its contents."""
     weights: dict[str, float] = {}
-    """For samplers that follow one number: the objectives' weights, normalised ones; by default
-    1 for every benchmark."""
+    """For samplers that follow a single number, the weights of the objectives, each on its scale;
+    by default 1 for every benchmark."""
     racing: bool = False
     """Whether recipes that a part of the samples shows to be dominated are given up early."""
 
@@ -166,7 +167,8 @@ class RunSpec(_Model):
     they agree, else the base's), ``base``, a model of the run, a name of mergekit's, or Jinja.
     Pinned it is what recipes say; None: nothing, each model has its own."""
     placement: Literal["auto", "device", "host", "disk"] = "auto"
-    """Where base and sources are kept while the search runs: the first with room, if not said."""
+    """Where base and sources are kept while the search runs; ``auto`` takes the first of the others
+    that has room."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     allow_unrelated_base: bool = False
     digests: dict[str, Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]] = {}
@@ -309,7 +311,7 @@ class RunSpec(_Model):
 
 
 def _repeated(names: Sequence[str]) -> str | None:
-    """The first name, in alphabetical order, that is there more than once."""
+    """The name that is there more than once, the first by alphabet of several."""
     return min((name for name in names if names.count(name) > 1), default=None)
 
 
@@ -334,7 +336,7 @@ def refuse_inverted_constraints(spec: RunSpec) -> None:
 
 
 def first_evaluations(spec: RunSpec) -> int:
-    """Of a ``ps+dfs`` search, how many evaluations go to merge parameters: at least one each.
+    """How many evaluations of a ``ps+dfs`` search go to merge parameters; both stages get one.
 
     Raises:
         MorphingError: there are fewer than two.
@@ -348,9 +350,10 @@ def first_evaluations(spec: RunSpec) -> int:
 
 
 def with_evaluations(spec: RunSpec, evaluations: int) -> RunSpec:
-    """The spec with another budget; what changes is the last stage's part of it.
+    """The spec with another budget of evaluations.
 
-    The first stage of ``ps+dfs`` keeps its slots, since what it found may be in use.
+    In a ``ps+dfs`` search the second stage gets longer or shorter. The first stage keeps its slots,
+    since the second stage may use what it found.
     """
     search = spec.search.model_copy(update={"evaluations": evaluations})
     if search.space.strategy == "ps+dfs" and evaluations > (first := first_evaluations(spec)):
@@ -391,7 +394,7 @@ def load_spec(path: Path) -> RunSpec:
 
 
 def _with_seeds_beside(spec: RunSpec, folder: Path) -> RunSpec:
-    """The spec with the files that its seeds name looked for beside it first."""
+    """The spec with its seeds' files found beside the spec's own file, where they are there."""
 
     def found(seed: str | dict[str, Any]) -> str | dict[str, Any]:
         if isinstance(seed, str) and seed not in SEEDS and (folder / seed).is_file():

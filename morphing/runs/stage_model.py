@@ -40,15 +40,15 @@ class _Kept:
 
 
 def stage_folder(run: Run) -> Path:
-    """Where ``stage:ps`` is, once it has been written."""
+    """The folder of the model ``stage:ps``, which exists once the model has been written."""
     return run.folder / "stages" / "ps"
 
 
 def stage_model(run: Run) -> StageModel | None:
-    """What ``stage:ps`` is in this run's recipes; None before there is one.
+    """The model that this run's recipes call ``stage:ps``; None before the first stage has ended.
 
     Raises:
-        MorphingError: the file that says so holds something else.
+        MorphingError: ``stages/ps.json`` is damaged.
     """
     path = _path(run)
     if not path.exists():
@@ -59,7 +59,7 @@ def stage_model(run: Run) -> StageModel | None:
 
 
 def record_stage_model(run: Run, model: StageModel) -> None:
-    """Keep which trial ``stage:ps`` is and how it is made."""
+    """Write ``stages/ps.json``: which trial found ``stage:ps``, and the recipe it is made by."""
     config, seed = dict(model.recipe.config), model.recipe.mask_seed
     kept = _Kept(model.trial, config, seed, model.digest)
     write_atomically(_path(run), json.dumps(asdict(kept), ensure_ascii=False).encode())

@@ -36,7 +36,7 @@ class Space(Protocol):
         ...
 
     def start(self) -> dict[str, float] | None:
-        """Where evolution begins; None: in the middle of every range."""
+        """The point at which evolution begins; None for the middle of every range."""
         ...
 
     def alone(self, source: str) -> dict[str, float] | None:
@@ -48,7 +48,7 @@ class Space(Protocol):
         ...
 
     def knows(self, field: str, pattern: str) -> bool:
-        """Whether a name in the options' ``ranges``, ``fixed`` or ``tied`` is for a number here."""
+        """Whether a name in the options' ``ranges``, ``fixed`` or ``tied`` names a number here."""
         ...
 
 
@@ -78,7 +78,7 @@ def stages(spec: RunSpec, layers: int, architecture: str | None) -> tuple[Stage,
     """
     options, total = spec.search.space, spec.search.evaluations
     boundary = {"ps": total, "dfs": 0, "ps+dfs": first_evaluations(spec)}[options.strategy]
-    found: list[Stage] = []
+    parts: list[Stage] = []
     if options.strategy != "dfs":
         merges = SearchSpace(
             method=spec.method,
@@ -93,11 +93,11 @@ def stages(spec: RunSpec, layers: int, architecture: str | None) -> tuple[Stage,
             chat_template=spec.template,
             mask_seed=spec.search.seed,
         )
-        found.append(Stage("ps", merges, 0, boundary))
+        parts.append(Stage("ps", merges, 0, boundary))
     if options.strategy != "ps":
         paths = PathSpace(
             base=spec.base,
-            sources=(*((STAGE_MODEL,) if found else ()), *spec.sources),
+            sources=(*((STAGE_MODEL,) if parts else ()), *spec.sources),
             layers=layers,
             options=options,
             architecture=architecture,
@@ -107,13 +107,13 @@ def stages(spec: RunSpec, layers: int, architecture: str | None) -> tuple[Stage,
             chat_template=spec.template,
         )
         _check_lengths(paths, spec.search.sampler)
-        found.append(Stage("dfs", paths, boundary, total))
-    _check_patterns(spec, [stage.space for stage in found])
-    return tuple(found)
+        parts.append(Stage("dfs", paths, boundary, total))
+    _check_patterns(spec, [stage.space for stage in parts])
+    return tuple(parts)
 
 
 def _check_patterns(spec: RunSpec, spaces: list[Space]) -> None:
-    """Refuse a name in ranges, fixed or tied that is for nothing: it is a slip of the pen."""
+    """Refuse a name in ``ranges``, ``fixed`` or ``tied`` that is no number's: it is mistyped."""
     options = spec.search.space
     for field in ("ranges", "fixed", "tied"):
         for pattern in getattr(options, field):

@@ -55,7 +55,7 @@ def keep_elsewhere(folder: Path, url: str) -> None:
     """Remember that the study of the new run in ``folder`` is kept at a storage URL.
 
     Raises:
-        MorphingError: the URL is none.
+        MorphingError: the text is no URL of a database.
     """
     name = f"{folder.name}-{secrets.token_hex(4)}"  # a database may hold many runs' studies
     place = Place(without_password(url), name)
@@ -76,7 +76,8 @@ def check_storage(url: str) -> None:
     """Try to open a storage, and make its tables if it has none.
 
     Raises:
-        MorphingError: the URL is none, its driver is missing, its server refuses or is not there.
+        MorphingError: the text is no URL of a database, the database's driver is missing, or its
+            server is not there or refuses.
     """
     _open_database(_parsed(url))
 
@@ -162,10 +163,10 @@ def plain_failures() -> Iterator[None]:
 
 
 def without_password(url: str) -> str:
-    """A storage URL as the run remembers it.
+    """A storage URL without its password, as the run's folder keeps it.
 
     Raises:
-        MorphingError: it is none.
+        MorphingError: the text is no URL of a database.
     """
     return _shown(_parsed(url))
 
@@ -279,7 +280,7 @@ def _prepare(engine: Engine) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """A database's own words, in one line; they name no password."""
+    """The first line of a database's own message, which contains no password."""
     cause = error.__cause__ if error.__cause__ is not None else error
     words = getattr(cause, "orig", None) or cause
     lines = [line.strip() for line in str(words).splitlines() if line.strip()]

@@ -64,10 +64,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Raced:
-    """What is known of a recipe given up early: of a part of the samples, comparable with nothing.
+    """What is known of a recipe that was given up early, from a part of the samples.
 
-    ``values`` and their ``variances`` follow the run's objectives, natural; ``samples`` says how
-    many of each benchmark's were scored.
+    So these values compare with no complete trial's. ``values`` (natural) and their ``variances``
+    are in the order of the run's objectives; ``samples`` says how many of each benchmark were
+    scored.
     """
 
     __pydantic_config__ = FOREIGN
@@ -81,8 +82,9 @@ class Raced:
 class Trial:
     """One evaluated recipe.
 
-    ``values`` follow the run's objectives, natural; a failed recipe and one given up early have
-    none. ``constraints`` are at most 0 where they are kept.
+    ``values`` are natural, in the order of the run's objectives; a failed recipe and one that was
+    given up early have none. ``constraints`` say by how much each limit is broken: above 0 where
+    it is.
     """
 
     number: int
@@ -92,7 +94,7 @@ class Trial:
     results: Mapping[str, Result] | None = None
     seconds: float = 0.0
     times: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of it by what they went into: proposing, merging, and each benchmark."""
+    """Seconds that proposing, merging and each benchmark took, by name."""
     error: str | None = None
     constraints: tuple[float, ...] = ()
     raced: Raced | None = None
@@ -110,5 +112,5 @@ class Trial:
 
     @property
     def feasible(self) -> bool:
-        """Whether it keeps the run's constraints."""
+        """Whether the recipe keeps all of the run's constraints."""
         return all(broken_by <= 0 for broken_by in self.constraints)

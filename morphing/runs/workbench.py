@@ -176,7 +176,7 @@ class Workbench:
         return scores
 
     def _prepared(self, use: BenchmarkUse, part: Part, piece: Piece) -> Prepared | None:
-        """The samples as the tokenizer's tokens, made once; None where there are none."""
+        """The samples as tokens, which are kept for the next model; None where there are none."""
         from morphing.benchmarks.evaluate import prepare
 
         tokenizer, key = self.morpher.tokenizer, (use.declaration.name, part, piece)
@@ -257,12 +257,12 @@ class Workbench:
 
 
 def _is_unanswerable(sample: Sample) -> bool:
-    """Whether the number of the right choice is none of the choices'."""
+    """Whether the sample's target is the number of a choice that does not exist."""
     return isinstance(sample.target, int) and not 0 <= sample.target < len(sample.choices)
 
 
 def join(first: Mapping[str, Score], rest: Mapping[str, Score]) -> dict[str, Score]:
-    """Scores on the first part of the samples and on the rest as those on all."""
+    """The scores on all samples, from those on the first part and on the rest."""
     return {
         name: score.joined(rest[name]) if name in rest else score for name, score in first.items()
     }
