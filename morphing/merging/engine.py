@@ -9,6 +9,7 @@ from torch import Tensor
 
 from morphing.errors import MorphingError
 from morphing.merging import mergekit_methods
+from morphing.merging.finite import check_merged
 from morphing.merging.methods import FAST
 from morphing.merging.models import Opened
 from morphing.merging.output import Output
@@ -263,7 +264,9 @@ class Engine:
         def merge(segment: Segment) -> Tensor:
             (tensor,) = segment.tensors
             inputs = [job.stores[i.model].tensor(i.tensor) for i in tensor.inputs]
-            return mergekit_methods.merge(tensor, inputs, job.seed).to(segment.dtype)
+            merged = mergekit_methods.merge(tensor, inputs, job.seed).to(segment.dtype)
+            check_merged(tensor.name, merged)
+            return merged
 
         for segment, merged in zip(segments, self._workers.map(merge, segments), strict=True):
             out = self._place(segment, job)

@@ -19,7 +19,7 @@ from morphing.merging.vocabulary.speech import Speech
 from morphing.merging.vocabulary.tokenizers import load_tokenizer
 from morphing.merging.workers import Workers
 from morphing.sources.checkpoint import load_model
-from morphing.sources.conversion import Link, Unlinked, covers, link, parts
+from morphing.sources.conversion import Link, Unlinked, link, parts, uncovered
 from morphing.sources.source import Inspection, Source
 
 if TYPE_CHECKING:
@@ -280,8 +280,8 @@ def _linked(
         links = link(model, shapes)
     except Unlinked as error:
         raise _unlinked(source, model, str(error)) from error
-    if not covers(model, links):
-        raise _unlinked(source, model, "the model has parameters that the checkpoint lacks")
+    if missing := uncovered(model, links):
+        raise _unlinked(source, model, f"the checkpoint lacks {missing[0]}")
     return links
 
 

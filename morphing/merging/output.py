@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from morphing.errors import MorphingError
 from morphing.merging.planning.plan import ModelInfo, Plan
 from morphing.merging.vocabulary.vocabulary import Vocabulary
-from morphing.sources.metadata import layer_index
+from morphing.sources.checkpoint import check_missing
+from morphing.sources.conversion import Unlinked, link, uncovered
+from morphing.sources.metadata import LAYER_KEYS, layer_index
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 # What says by a layer's number how it is built, and the values that say it of every layer alike.
 _BY_NUMBER: Mapping[str, tuple[Any, ...]] = {
     "decoder_sparse_step": (1,),
@@ -56,6 +57,29 @@ class Output:
         # from_pretrained loads in the dtype named here; older releases read torch_dtype.
         return config | {"dtype": dtype, "torch_dtype": dtype}
 
+    def check_complete(self, shapes: Mapping[str, Sequence[int]], dtype: str) -> None:
+        """Refuse a merge that lacks tensors its configuration asks for.
+
+        Loading it would fill them in at random. Of architectures that transformers does not know,
+        or loads in ways that `sources.conversion` cannot follow, nothing is said.
+
+        Args:
+            shapes: of the output's tensors.
+            dtype: as for `config`.
+
+        Raises:
+            MorphingError: naming some of the tensors.
+        """
+        import torch
+
+        try:
+            with torch.device("meta"):
+                model = build_model(self.config(dtype), getattr(torch, dtype))
+            links = link(model, shapes)
+        except (MorphingError, Unlinked):
+            return
+        check_missing(uncovered(model, links), "The merge of these models")
+
     def generation_config(
         self, donor: Mapping[str, Any] | None, ends: Sequence[int]
     ) -> dict[str, Any] | None:
@@ -85,7 +109,7 @@ class Output:
 
     def _layer_updates(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """What changes with the number and order of layers."""
-        key = next((key for key in _LAYER_KEYS if key in config), None)
+        key = next((key for key in LAYER_KEYS if key in config), None)
         path = self._path()
         in_order = [layer for _, layer in path] == list(range(len(path)))
         if in_order and (key is None or len(path) == config[key]):

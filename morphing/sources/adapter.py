@@ -259,7 +259,7 @@ def _read_tensors(source: Source) -> tuple[dict[str, dict[str, Tensor]], dict[st
         with safe_open(path, framework="pt", device="cpu") as file:
             for key in file.keys():  # noqa: SIM118  (not a mapping)
                 tensor = file.get_tensor(key)
-                check_finite(key, tensor, path)
+                check_finite(key, tensor, source.name)
                 if ".original_module." in key:
                     continue
                 name = key.replace("_orig_mod.", "").removeprefix("base_model.model.")

@@ -1,15 +1,14 @@
 """Models as transformers and peft load them: whole, and adapters merged in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from morphing.errors import MorphingError
-from morphing.sources import metadata
 from morphing.sources.conversion import Unlinked, gather, link
 from morphing.sources.source import Source
-from morphing.sources.weights import Weights, check_finite
+from morphing.sources.weights import Weights, check_finite, is_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,39 +20,75 @@ def load_model(source: Source, dtype: torch.dtype) -> "PreTrainedModel":
     """The causal language model of a checkpoint, on the CPU, in eval mode, gradients off.
 
     Raises:
-        MorphingError: transformers cannot load it without running code from the repository.
+        MorphingError: transformers cannot load it without running code from the repository, a
+            tensor is missing, or one holds NaN or infinity.
     """
     from transformers import AutoModelForCausalLM
 
     weights = Weights(source)
     try:
         if weights.renamed:
-            model = _load_tensors(weights, dtype)
+            model, found = _load_tensors(weights, dtype)
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                source.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
+            model, found = AutoModelForCausalLM.from_pretrained(
+                source.folder,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
             )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MorphingError(
             f"transformers cannot load {source.name} as a causal language model: {reason}"
         ) from error
+    check_missing(found["missing_keys"], source.name)
+    _check_values(model, source.name, dtype)
     return model.eval().requires_grad_(False)
 
 
-def _load_tensors(weights: Weights, dtype: torch.dtype) -> "PreTrainedModel":
-    """The model of tensors that their file calls by other names."""
+def check_missing(missing: Collection[str], model: str) -> None:
+    """Refuse a checkpoint that lacks tensors, which transformers would fill in at random.
+
+    Raises:
+        MorphingError: naming some of them.
+    """
+    if missing:
+        first = sorted(missing)[:3]
+        more = f" and {len(missing) - len(first)} more" if len(missing) > len(first) else ""
+        raise MorphingError(
+            f"{model} lacks {', '.join(first)}{more}, for which random weights would be taken:"
+            " choose a whole checkpoint, or a config.json that fits this one."
+        )
+
+
+def _check_values(model: "PreTrainedModel", name: str, dtype: torch.dtype) -> None:
+    """Refuse NaN and infinity, in the files or from rounding to a dtype that is too small."""
+    for parameter, tensor in model.state_dict().items():
+        if not is_finite(tensor):
+            count = int((~torch.isfinite(tensor)).sum())
+            raise MorphingError(
+                f"{parameter} of {name} holds NaN or infinity in {count} of its {tensor.numel()}"
+                f" values once it is loaded as {str(dtype).removeprefix('torch.')}: choose another"
+                " dtype or another revision of this model."
+            )
+
+
+def _load_tensors(
+    weights: Weights, dtype: torch.dtype
+) -> "tuple[PreTrainedModel, Mapping[str, Any]]":
+    """The model of tensors that their file calls by other names, and what loading found."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, GenerationConfig
 
     folder = weights.source.folder
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     tensors = {name: weights.read(name) for name in weights.info}
-    model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
-        None, config=config, state_dict=tensors, dtype=dtype
+    model, found = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+        None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
     )
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    return model
+    return model, found
 
 
 def load_tokenizer(source: Source) -> Any:  # transformers has no type for all of them
@@ -113,7 +148,7 @@ def load_adapted(
                 " which cannot be merged: choose an adapter that keeps the vocabulary."
             )
         tensor = gather(links[name], merged, original.shape).to(original.dtype)
-        check_finite(name, tensor, adapter.folder / metadata.ADAPTER_WEIGHTS)
+        check_finite(name, tensor, adapter.name)
         tensor = tensor.to(original.device)
         tensors[name] = original if torch.equal(tensor, original) else tensor
     return tensors

@@ -180,16 +180,16 @@ def meta_model(config: Mapping[str, Any]) -> "PreTrainedModel":
     return model
 
 
-def covers(model: "PreTrainedModel", links: Mapping[str, tuple[Link, ...]]) -> bool:
-    """Whether the links hold each element of a model's parameters and persistent buffers once."""
-    state = model.state_dict()
-    held: dict[int, int] = defaultdict(int)
+def uncovered(model: "PreTrainedModel", links: Mapping[str, tuple[Link, ...]]) -> list[str]:
+    """The parameters and persistent buffers of which links hold some element not exactly once."""
+    state = model.state_dict(keep_vars=True)
+    held: dict[int, int] = defaultdict(int)  # by object: tied parameters are one
     for each in links.values():
         for one in each:
             tensor = state[one.parameter]
             count = tensor.numel() if one.part is None else torch.Size(one.part.shape).numel()
-            held[tensor.data_ptr()] += count
-    return all(held[tensor.data_ptr()] == tensor.numel() for tensor in state.values())
+            held[id(tensor)] += count
+    return [name for name, tensor in state.items() if held[id(tensor)] != tensor.numel()]
 
 
 def parts(links: Sequence[Link], state: Mapping[str, Tensor]) -> list[tuple[Link, Tensor]]:

@@ -17,6 +17,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
 CARD = "README.md"
 
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_STACK = re.compile(r"^(.*?(?:^|\.)(?:layers|h|blocks|block))\.(\d+)\.")
 _NUMBER = re.compile(r"\.(\d+)\.")
 
 
@@ -99,6 +101,8 @@ def describe(
                 f"{tensor} in {name} is stored as {info.dtype}, which cannot be merged: choose the"
                 " model it was quantised from."
             )
+    if not adapter:
+        _check_depth(name, config, headers)
     named = [config.get("base_model_name_or_path")] if adapter else []
     from_card = card.get("base_model") or []
     named += [from_card] if isinstance(from_card, str) else list(from_card)
@@ -118,6 +122,40 @@ def describe(
         config=config,
         remarks=() if own is None else (*two_models(name, files), *own.remarks),
     )
+
+
+def configured_layers(config: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The key by which a ``config.json`` gives the number of its text model's layers, and that."""
+    nested = config.get("text_config")
+    inner = nested if isinstance(nested, Mapping) else config
+    found = ((key, inner.get(key)) for key in LAYER_KEYS)
+    return next(((key, count) for key, count in found if type(count) is int), None)
+
+
+def _check_depth(name: str, config: Mapping[str, Any], tensors: Iterable[str]) -> None:
+    """Refuse a configuration of other layers than the files have.
+
+    transformers fills in layers that are missing at random, and drops those that are too many.
+
+    Raises:
+        MorphingError: naming both numbers.
+    """
+    configured = configured_layers(config)
+    stacks: dict[str, int] = {}
+    for tensor in tensors:
+        if match := _STACK.search(tensor):
+            stacks[match[1]] = max(stacks.get(match[1], 0), int(match[2]) + 1)
+    # Of several stacks (encoder and decoder, images and text) the number may be either's; layers
+    # that predict further tokens come after those that are counted.
+    if configured is None or len(stacks) != 1 or config.get("num_nextn_predict_layers"):
+        return
+    key, count = configured
+    (found,) = stacks.values()
+    if found != count:
+        raise MorphingError(
+            f"The config.json of {name} says {key}: {count}, and its files hold {found} layers:"
+            " choose a checkpoint and a configuration that belong together."
+        )
 
 
 def layer_index(tensor: str) -> int | None:

@@ -146,7 +146,7 @@ class Weights:
             ) from error
         tensor = torch.from_numpy(mapped).view(dtype).view(info.shape)
         if name not in self._finite:
-            check_finite(name, tensor, path)
+            check_finite(name, tensor, self.source.name)
             self._finite.add(name)
         return tensor
 
@@ -180,21 +180,28 @@ def tensor_info(shape: Sequence[int], dtype: torch.dtype) -> TensorInfo:
     return TensorInfo(tuple(shape), code)
 
 
-def check_finite(name: str, tensor: torch.Tensor, file: Path) -> None:
+def check_finite(name: str, tensor: torch.Tensor, model: str) -> None:
     """Refuse NaN and infinity.
 
     Raises:
-        MorphingError: naming the tensor and its file.
+        MorphingError: naming the tensor and its model, and how many of its values they are.
     """
-    if not tensor.is_floating_point():
+    if is_finite(tensor):
         return
+    count = int((~torch.isfinite(tensor)).sum())
+    raise MorphingError(
+        f"{name} of {model} holds NaN or infinity in {count} of its {tensor.numel()} values: choose"
+        " another revision of this model."
+    )
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity; one of integers never does."""
+    if not tensor.is_floating_point():
+        return True
     # A finite sum, one fast pass, proves every entry finite; the converse needs a look at each.
     # By parts: torch sums half precision in a float32 copy.
-    parts = tensor.reshape(-1).split(_PART)
-    if any(
-        not math.isfinite(part.sum(dtype=torch.float32)) and not torch.isfinite(part).all()
-        for part in parts
-    ):
-        raise MorphingError(
-            f"{name} in {file} holds NaN or infinity: choose another revision of this model."
-        )
+    return all(
+        math.isfinite(part.sum(dtype=torch.float32)) or bool(torch.isfinite(part).all())
+        for part in tensor.reshape(-1).split(_PART)
+    )

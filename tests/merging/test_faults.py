@@ -229,8 +229,8 @@ def as_dtype(dtype: torch.dtype) -> Callable[[dict[str, torch.Tensor]], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (set_entry(float("nan")), f"{LAST} in {{source}}/model.safetensors holds NaN or infinity"),
-        (set_entry(float("inf")), f"{LAST} in {{source}}/model.safetensors holds NaN or infinity"),
+        (set_entry(float("nan")), f"{LAST} of {{source}} holds NaN or infinity in 1 of"),
+        (set_entry(float("inf")), f"{LAST} of {{source}} holds NaN or infinity in 1 of"),
         (as_dtype(torch.float8_e4m3fn), f"{LAST} in {{source}} is stored as F8_E4M3"),
         (as_dtype(torch.int8), f"{LAST} holds integers in {{source}} and not in"),
         (lambda tensors: tensors.pop(LAST), f"{{source}} lacks {LAST}"),

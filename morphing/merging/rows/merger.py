@@ -1,5 +1,6 @@
 """Segments merged by our own kernels: parameters brought into columns, and the passes needed."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from morphing.merging.finite import check_merged
 from morphing.merging.rows import dare_masks, kernels, ties_cuts
 from morphing.merging.rows.facts import Facts
 from morphing.merging.rows.kernels import ROW
@@ -48,11 +50,21 @@ class RowMerger:
         self._device = device
 
     def merge(self, segment: Segment, job: Job, out: Tensor) -> Tensor:
-        """Write a segment's rows to ``out``; its `distances` come with it, mostly for nothing."""
+        """Write a segment's rows to ``out``; its `distances` come with it, mostly for nothing.
+
+        Raises:
+            MorphingError: a merged value is not finite in the output's dtype.
+        """
         if segment.method in _WEIGHTED:
-            return self._weighted(segment, job, out)
-        merge = self._dropped if segment.method in _DROPPED else self._trimmed
+            merge = self._weighted
+        else:
+            merge = self._dropped if segment.method in _DROPPED else self._trimmed
         distances = merge(segment, job, out)
+        # Each is a sum over all values of a row, so that a finite one proves them finite.
+        if not math.isfinite(distances.sum()):
+            _check_values(segment, out)
+        if segment.method in _WEIGHTED:
+            return distances
         if segment.base == _origin_place(segment, job):
             return distances
         return self.distances(segment, out, job)
@@ -232,6 +244,11 @@ class RowMerger:
 
     def _column(self, segment: Segment, values: NDArray[np.float64]) -> Tensor:
         return segment.column(values, self._device, torch.float32)
+
+
+def _check_values(segment: Segment, rows: Tensor) -> None:
+    for tensor, start, count in zip(segment.tensors, segment.starts, segment.counts, strict=True):
+        check_merged(tensor.name, rows[start : start + count])
 
 
 def _take(rows: Rows, index: Tensor) -> Rows:

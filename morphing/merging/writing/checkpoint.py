@@ -76,7 +76,9 @@ def export(
     speech = engine.speech(recipe, output)
     infos = engine.infos(recipe, output)
     dtype = _dtype_name(infos)
-    output.config(dtype)  # what it refuses it refuses before anything is written
+    # What these refuse they refuse before anything is written.
+    output.config(dtype)
+    output.check_complete({name: shape for name, (shape, _) in infos.items()}, dtype)
 
     def merge(names: Sequence[str]) -> Iterator[tuple[str, torch.Tensor]]:
         chosen = frozenset(names)
