@@ -296,7 +296,7 @@ def change(name: str, value: Any) -> Callable[[dict[str, torch.Tensor]], None]:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (change("lora_A.weight", torch.full((4, 32), float("nan"))), r"q_proj\.lora_A\.weight in "),
+        (change("lora_A.weight", torch.full((4, 32), float("nan"))), r"q_proj\.lora_A\.weight of "),
         (change("lora_A.weight", torch.zeros(5, 32)), r"\(5, 32\).*gives rank 4"),
         (change("lora_A.weight", torch.zeros(4)), r"\(4,\).*gives rank 4"),
         (change("lora_magnitude_vector", torch.ones(32)), "asks for lora_A, lora_B: "),
