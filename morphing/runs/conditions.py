@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from morphing.runs.trial import Conditions, Result
+from morphing.runs.records import Record
+from morphing.runs.trial import Conditions, Result, Trial
 
 if TYPE_CHECKING:
     from morphing.runs.run import Run
 
 
+def results_of(trials: Iterable[Trial], records: Iterable[Record]) -> Iterator[Result]:
+    """The results of trials, and of base and sources by their records."""
+    for trial in trials:
+        yield from (trial.results or {}).values()
+    for record in records:
+        yield from record.results.values()
+
+
 def conditions_of(run: Run) -> list[Conditions]:
-    """The conditions of all scores of a run on the search split, each once; those of earlier
-    versions are not known.
-    """
-    found = [result.conditions for result in _results(run) if result.conditions is not None]
-    return [each for at, each in enumerate(found) if each not in found[:at]]
+    """The conditions of a run's scores on both splits; those of earlier versions are not known."""
+    records = [*run.references("search").values(), *run.references("holdout").values()]
+    results = results_of(run.complete(), records)
+    return [result.conditions for result in results if result.conditions is not None]
 
 
 def conditions_here(run: Run, device: str | None = None) -> Conditions:
@@ -86,10 +94,3 @@ def unfinished_remark(title: str, results: Iterable[Result]) -> str:
         f"Up to {most.unfinished} of {most.n} answers to {title} ended inside a thought and count"
         " as wrong: raise thinking_tokens, or set thinking to off."
     )
-
-
-def _results(run: Run) -> Iterator[Result]:
-    for record in run.references("search").values():
-        yield from record.results.values()
-    for trial in run.complete():
-        yield from (trial.results or {}).values()

@@ -71,6 +71,7 @@ def prepare(
     check_memory(required_memory(base, loaded, getattr(torch, dtype), spec.placement), device)
     pinned = _pinned(spec.model_copy(update={"dtype": dtype}), base, sources, token, told)
     _check_space(stages(pinned, base.layers, base.architecture), base)
+    _check_chats(pinned, base)
     for use in pinned.benchmarks:
         for part in ("search", "holdout"):
             load_samples(use.declaration, part, 1, token=token)
@@ -168,6 +169,19 @@ def _check_sources(spec: RunSpec, digests: Mapping[str, str], told: Told) -> Non
         )
     for source in same:
         told(f"{source} holds the same as the base {spec.base}, and changes no merge it is in.")
+
+
+def _check_chats(pinned: RunSpec, base: Inspection) -> None:
+    """Refuse a benchmark that has to ask in a chat where the run's tokenizer has no template."""
+    if pinned.chat_template is not None or base.chat_template is not None:
+        return
+    for use in pinned.benchmarks:
+        if use.declaration.chat is True:
+            raise MorphingError(
+                f"The benchmark {use.declaration.name!r} asks in a chat, and no model of the run"
+                " has a chat template: set its chat to auto to ask in plain text, or name a"
+                " chat_template in the spec."
+            )
 
 
 def _check_space(found: Sequence[Stage], base: Inspection) -> None:

@@ -52,6 +52,19 @@ def test_both_splits_are_told_apart(facts: CardFacts) -> None:
     assert "| `zoo:japanese-numerals` (embedded in Morphing) | 10.0 ± 1.2 | – |" in holdout
 
 
+def test_how_scores_were_made_is_said(facts: CardFacts) -> None:
+    assert "Thinking" not in model_card(facts, ADDRESS)
+    first, *rest = facts.holdout
+    cut = dataclasses.replace(first, unfinished=7, thinking="on")
+    told = dataclasses.replace(facts, holdout=(cut, *rest), remarks=("Scored <b>here</b>.",))
+    text = model_card(told, ADDRESS)
+    assert (
+        "**Thinking**: GSM8K (holdout): asked with thinking on; 7 of 500 answers ended inside a"
+        " thought and count as wrong." in text
+    )
+    assert "<b>" not in text and "Scored" in text
+
+
 def test_a_search_on_a_public_test_set_is_owned_up_to(facts: CardFacts) -> None:
     assert "Contamination" not in model_card(facts, ADDRESS)
     first, *rest = facts.search

@@ -10,7 +10,7 @@ from morphing.benchmarks.find import CONTAMINATION
 from morphing.inert import as_html
 from morphing.merging.paths import read_path
 from morphing.runs.chat_templates import template_sentence
-from morphing.runs.conditions import conditions_of, mixed, unfinished_remark
+from morphing.runs.conditions import mixed, results_of, unfinished_remark
 from morphing.runs.stage_model import STAGE_MODEL, stage_model
 from morphing.runs.trial import Result, Trial
 from morphing.ui import session
@@ -69,7 +69,8 @@ def _remarks(scene: Scene) -> str:
         told += [f"{title}: {remark}" for remark in remarks]
         if use.declaration.contaminates:
             told.append(f"{title} {CONTAMINATION}")
-    told.append(mixed(conditions_of(scene.run)) or "")
+    scored = results_of(scene.figures.trials, scene.references.values())
+    told.append(mixed(each.conditions for each in scored if each.conditions is not None) or "")
     return "".join(f'<p class="m-step warn">{as_html(text)}</p>' for text in told if text)
 
 
