@@ -4,7 +4,7 @@ Colours are CSS variables (see ``theme.css``), which the browser resolves for th
 plotly.js reads some HTML in texts (``<b>``, ``<br>``, ``<a>``), so names are escaped as in HTML.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ Plot = dict[str, Any]
 INK, FAINT, FRONT = "var(--m-ink)", "var(--m-faint)", "var(--m-front)"
 KNEE, REFERENCE, PANEL = "var(--m-knee)", "var(--m-reference)", "var(--m-panel)"
 _CROSS = {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": FAINT}}
+_STAR = {"symbol": "star", "size": 20, "color": KNEE, "line": {"width": 1, "color": PANEL}}
+_RING = {"symbol": "circle-open", "size": 24, "color": INK, "line": {"width": 2}}
 _SCALE = [[0.0, "var(--m-scale-0)"], [0.5, "var(--m-scale-1)"], [1.0, "var(--m-scale-2)"]]
 
 
@@ -54,96 +56,99 @@ def front_plot(subject: Subject, x: str, y: str, colour: str = ORDER) -> Plot:
 
     The better end of every axis is right or up, so that of a minimised objective is reversed.
     """
-    front = set(subject.figures.front)
-    others = [trial for trial in subject.figures.trials if trial.number not in front]
+    figures = subject.figures
+    front = set(figures.front)
+    others = [trial for trial in figures.trials if trial.number not in front]
     dominated = [trial for trial in others if trial.feasible]
     refused = [trial for trial in others if not trial.feasible]
-    members = sorted(subject.figures.members, key=lambda trial: subject.merit(trial, x))
-    knee = [trial for trial in members if trial.number == subject.figures.knee]
-    focus = [trial for trial in subject.figures.trials if trial.number == subject.focus]
+    members = sorted(figures.members, key=lambda trial: subject.merit(trial, x))
 
-    def points(trials: Sequence[Trial], name: str, **style: Any) -> Plot:
-        return {
-            "type": "scatter",
-            "mode": "markers",
-            "name": name,
-            "x": [subject.value(trial, x) for trial in trials],
-            "y": [subject.value(trial, y) for trial in trials],
-            "customdata": [trial.number for trial in trials],
-            "text": [_hover(subject, trial) for trial in trials],
-            "hovertemplate": "%{text}<extra></extra>",
-            **style,
-        }
+    def points(trials: Iterable[Trial], name: str, **style: Any) -> Plot:
+        return _points(subject, list(trials), x, y, name, **style)
 
-    if colour == ORDER:
-        shade = [float(trial.number) for trial in members]
-        shade_title, suffix = "trial", ""
-    else:
-        shade = [subject.value(trial, colour) for trial in members]
-        shade_title, suffix = (
-            as_html(subject.objectives[colour].axis_title),
-            subject.objectives[colour].suffix,
-        )
-    outline = _upper_right(subject, members, x, y)
-    data: list[Plot] = [
-        points(dominated, "Dominated", marker={"size": 8, "color": FAINT}),
-        *([points(refused, "Breaks a constraint", marker=_CROSS)] if refused else []),
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "x": [point[0] for point in outline],
-            "y": [point[1] for point in outline],
-            "line": {"color": FRONT, "width": 1.5, "dash": "dot"},
-            "hoverinfo": "skip",
-            "showlegend": False,
-        },
-        points(
-            members,
-            "Front",
-            marker={
-                "size": 12,
-                "color": shade,
-                "colorscale": _SCALE,
-                "reversescale": colour != ORDER and not subject.objectives[colour].maximised,
-                "line": {"width": 1.5, "color": PANEL},
-                "colorbar": {
-                    "orientation": "h",
-                    "title": {"text": shade_title, "side": "top", "font": {"size": 11}},
-                    "thickness": 7,
-                    "len": 0.6,
-                    "y": -0.16,
-                    "yanchor": "top",
-                    "outlinewidth": 0,
-                    "ticksuffix": suffix,
-                    "tickfont": {"size": 10},
-                },
-            },
-        ),
-        *_reference_traces(subject, x, y),
-        points(
-            knee,
-            "Knee",
-            marker={
-                "symbol": "star",
-                "size": 20,
-                "color": KNEE,
-                "line": {"width": 1, "color": PANEL},
-            },
-        ),
-        points(
-            focus,
-            "Selected",
-            marker={"symbol": "circle-open", "size": 24, "color": INK, "line": {"width": 2}},
-            showlegend=False,
-            hoverinfo="skip",
-            hovertemplate="",
-        ),
-    ]
     layout = _layout(f"{subject.run} {x} {y}")
     layout["xaxis"] |= _axis(subject.objectives[x], "→")
     layout["yaxis"] |= _axis(subject.objectives[y], "↑")
     layout["hovermode"] = "closest"
-    return {"data": data, "layout": layout}
+    return {
+        "data": [
+            points(dominated, "Dominated", marker={"size": 8, "color": FAINT}),
+            *([points(refused, "Breaks a constraint", marker=_CROSS)] if refused else []),
+            _outline(_upper_right(subject, members, x, y)),
+            points(members, "Front", marker=_shaded(subject, members, colour)),
+            *_reference_traces(subject, x, y),
+            points((t for t in members if t.number == figures.knee), "Knee", marker=_STAR),
+            points(
+                (t for t in figures.trials if t.number == subject.focus),
+                "Selected",
+                marker=_RING,
+                showlegend=False,
+                hoverinfo="skip",
+                hovertemplate="",
+            ),
+        ],
+        "layout": layout,
+    }
+
+
+def _points(
+    subject: Subject, trials: Sequence[Trial], x: str, y: str, name: str, **style: Any
+) -> Plot:
+    """Trials as points that say what they scored."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [subject.value(trial, x) for trial in trials],
+        "y": [subject.value(trial, y) for trial in trials],
+        "customdata": [trial.number for trial in trials],
+        "text": [_hover(subject, trial) for trial in trials],
+        "hovertemplate": "%{text}<extra></extra>",
+        **style,
+    }
+
+
+def _outline(points: Sequence[tuple[float, float]]) -> Plot:
+    """A dotted line through points."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [point[0] for point in points],
+        "y": [point[1] for point in points],
+        "line": {"color": FRONT, "width": 1.5, "dash": "dot"},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def _shaded(subject: Subject, members: Sequence[Trial], colour: str) -> Plot:
+    """Markers by what ``colour`` says: an objective, the better the brighter, or the order."""
+    if colour == ORDER:
+        title, suffix, is_reversed = "trial", "", False
+        shade = [float(trial.number) for trial in members]
+    else:
+        objective = subject.objectives[colour]
+        title, suffix = as_html(objective.axis_title), objective.suffix
+        is_reversed = not objective.maximised
+        shade = [subject.value(trial, colour) for trial in members]
+    return {
+        "size": 12,
+        "color": shade,
+        "colorscale": _SCALE,
+        "reversescale": is_reversed,
+        "line": {"width": 1.5, "color": PANEL},
+        "colorbar": {
+            "orientation": "h",
+            "title": {"text": title, "side": "top", "font": {"size": 11}},
+            "thickness": 7,
+            "len": 0.6,
+            "y": -0.16,
+            "yanchor": "top",
+            "outlinewidth": 0,
+            "ticksuffix": suffix,
+            "tickfont": {"size": 10},
+        },
+    }
 
 
 def hypervolume_plot(subject: Subject) -> Plot:

@@ -3,6 +3,8 @@
 Nothing is scored before the visitor has seen three questions filled in and taken the benchmark.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import gradio as gr
 from gradio.components import Component
 
 from morphing.benchmarks.benchmark import Benchmark
-from morphing.benchmarks.data.draft import Draft, choices_of, choices_text, draft_of, moved
+from morphing.benchmarks.data.draft import ROLES, Draft, choices_of, choices_text, draft_of, moved
 from morphing.benchmarks.data.files import DATA_SUFFIXES
 from morphing.benchmarks.judging.extract import RULES
 from morphing.benchmarks.judging.metrics import METRICS
@@ -38,32 +40,104 @@ _PLACES = ("config", "split", "holdout_split")
 """Fields that say which rows; the others say what is made of them."""
 
 
-def own_panel(choice: gr.State) -> None:
+@dataclass(frozen=True)
+class Own:
+    """The panel's parts. What its methods return are values of components."""
+
+    choice: gr.State
+    """The `Choice` into which goes what is taken."""
+    draft: gr.State
+    wanted: gr.Textbox
+    look: gr.Button
+    upload: gr.UploadButton
+    note: gr.HTML
+    panel: gr.Column
+    view: gr.HTML
+    fine: gr.Accordion
+    take: gr.Button
+    report: gr.Button
+    leave: gr.Button
+    controls: dict[str, Component]
+
+    @property
+    def shown(self) -> list[Component]:
+        """All that a draft changes."""
+        parts = [self.draft, self.panel, self.view, self.fine, self.note]
+        return [*parts, *self.controls.values()]
+
+    def show(self, made: Draft) -> dict[Any, Any]:
+        """A draft as cards and in the controls."""
+        return {
+            self.draft: made,
+            self.panel: gr.Column(visible=True),
+            self.view: workshop(made),
+            self.fine: gr.Accordion(visible=made.mapped),
+            self.note: "",
+            **{each: _filled(name, each, made) for name, each in self.controls.items()},
+        }
+
+    def closed(self) -> dict[Any, Any]:
+        """No draft."""
+        return {
+            self.draft: None, self.panel: gr.Column(visible=False), self.view: "", self.note: ""
+        }  # fmt: skip
+
+    def open_it(self, text: str, login: gr.OAuthToken | None) -> dict[Any, Any]:
+        """Look at the dataset or task called ``text``."""
+        name = dataset_name(text)
+        if not name:
+            raise MorphingError("Write a dataset's id or file, or lm_eval: and a task, first.")
+        return self.show(draft_of(session.check_dataset(name), session.token_of(login)))
+
+    def receive(
+        self, file: str, profile: gr.OAuthProfile | None, request: gr.Request
+    ) -> dict[Any, Any]:
+        """Keep an uploaded file and look at it."""
+        kept = QUOTAS.keep_upload(Path(file), visitor_of(profile, request))
+        return self.show(draft_of(str(kept)))
+
+    def pick(self, made: Draft | None, event: gr.EventData) -> Any:
+        """A click that gives a column another role."""
+        role, _, column = str(event.value).partition(":")
+        if made is None or role not in ROLES:
+            return gr.skip()
+        return self.show(made.after_role(column, role))
+
+    def changed(self, name: str, made: Draft | None, value: Any, token: str | None) -> Any:
+        """The draft after the visitor changed the control of field ``name`` to ``value``."""
+        if made is None or value == _value(name, made):
+            return gr.skip()  # it was not the visitor who changed the control
+        if name in _PLACES:
+            return self.show(moved(made, name, str(value).strip(), token))
+        after = made.after_field(name, _written(name, value))
+        # What is being typed is left as it is; all else follows.
+        typed = self.controls[name]
+        return {part: held for part, held in self.show(after).items() if part is not typed}
+
+    def take_it(self, chosen: Choice, made: Draft | None) -> dict[Any, Any]:
+        """Take the draft as an objective."""
+        return self._taken(chosen, made, "objective")
+
+    def report_it(self, chosen: Choice, made: Draft | None) -> dict[Any, Any]:
+        """Take the draft to be reported only."""
+        return self._taken(chosen, made, "report")
+
+    def _taken(self, chosen: Choice, made: Draft | None, use: Use) -> dict[Any, Any]:
+        if made is None:
+            raise MorphingError("Have a look at a dataset first.")
+        made.examples()
+        benchmark = made.benchmark
+        if reason := refusal(benchmark):
+            raise MorphingError(reason)
+        return {self.choice: chosen.adding(benchmark, use), self.wanted: "", **self.closed()}
+
+
+def own_panel(choice: gr.State) -> Own:
     """Build the panel; what is taken goes into ``choice``."""
-    draft = gr.State(None)
     with gr.Column(elem_classes="m-own-panel"):
         gr.HTML(heading("Bring your own", _HINT), elem_classes="m-part")
         with gr.Row(elem_classes="m-add"):
-            wanted = gr.Textbox(
-                placeholder="org/dataset, lm_eval:task, or a file on this machine"
-                if not is_public()
-                else "org/dataset or lm_eval:task",
-                label="A dataset or task",
-                show_label=False,
-                container=False,
-                scale=5,
-                min_width=200,
-                elem_id="own-name",
-            )
-            look = gr.Button("Have a look", size="md", scale=0, min_width=120, elem_id="own-look")
-            upload = gr.UploadButton(
-                "Upload a file",
-                file_types=[*DATA_SUFFIXES, ".gz"],
-                size="md",
-                scale=0,
-                min_width=130,
-                elem_id="own-upload",
-            )
+            asking = _asking()
         note = gr.HTML(apply_default_css=False, elem_id="own-note")
         with gr.Column(visible=False, elem_classes="m-own", elem_id="own") as panel:
             view = pick_html(elem_id="own-view")
@@ -75,87 +149,73 @@ def own_panel(choice: gr.State) -> None:
                 )
                 report = gr.Button("Only report it", size="md", elem_id="own-report")
                 leave = gr.Button("Leave it", size="md", elem_id="own-leave")
+    own = Own(
+        choice, gr.State(None), *asking, note, panel, view, fine, take, report, leave, controls
+    )
+    _wire(own)
+    return own
 
-    shown = [draft, panel, view, fine, note, *controls.values()]
 
-    def show(made: Draft) -> dict[Any, Any]:
-        return {
-            draft: made,
-            panel: gr.Column(visible=True),
-            view: workshop(made),
-            fine: gr.Accordion(visible=made.mapped),
-            note: "",
-            **{control: _filled(name, control, made) for name, control in controls.items()},
-        }
+def _asking() -> tuple[gr.Textbox, gr.Button, gr.UploadButton]:
+    files = "" if is_public() else ", or a file on this machine"
+    wanted = gr.Textbox(
+        placeholder=f"org/dataset, lm_eval:task{files}",
+        label="A dataset or task",
+        show_label=False,
+        container=False,
+        scale=5,
+        min_width=200,
+        elem_id="own-name",
+    )
+    look = gr.Button("Have a look", size="md", scale=0, min_width=120, elem_id="own-look")
+    upload = gr.UploadButton(
+        "Upload a file",
+        file_types=[*DATA_SUFFIXES, ".gz"],
+        size="md",
+        scale=0,
+        min_width=130,
+        elem_id="own-upload",
+    )
+    return wanted, look, upload
 
-    @guarded(note)
-    def open_it(text: str, login: gr.OAuthToken | None) -> dict[Any, Any]:
-        name = dataset_name(text)
-        if not name:
-            raise MorphingError("Write a dataset's id or file, or lm_eval: and a task, first.")
-        return show(draft_of(session.check_dataset(name), session.token_of(login)))
 
-    @guarded(note)
-    def receive(file: str, profile: gr.OAuthProfile | None, request: gr.Request) -> dict[Any, Any]:
-        kept = QUOTAS.keep_upload(Path(file), visitor_of(profile, request))
-        return show(draft_of(str(kept)))
-
-    gr.on([look.click, wanted.submit], open_it, wanted, shown, show_progress_on=view)
-    upload.upload(receive, upload, shown, show_progress_on=view)
-
-    @guarded(note)
-    def pick(made: Draft | None, event: gr.EventData) -> Any:
-        role, _, column = str(event.value).partition(":")
-        return show(made.after_role(column, role)) if made else gr.skip()  # type: ignore[arg-type]
-
-    view.select(pick, draft, shown, show_progress="hidden")
-
-    def change(name: str) -> Any:
-        @guarded(note)
-        def handler(made: Draft | None, value: Any, login: gr.OAuthToken | None) -> Any:
-            if made is None or value == _value(name, made):
-                return gr.skip()  # it was not the visitor who changed the control
-            if name in _PLACES:
-                return show(moved(made, name, str(value).strip(), session.token_of(login)))
-            after = made.after_field(name, _written(name, value))
-            # What is being typed is left as it is; all else follows.
-            return {k: v for k, v in show(after).items() if k is not controls[name]}
-
-        return handler
-
-    for name, control in controls.items():
+def _wire(own: Own) -> None:
+    told = guarded(own.note)
+    gr.on(
+        [own.look.click, own.wanted.submit],
+        told(own.open_it),
+        own.wanted,
+        own.shown,
+        show_progress_on=own.view,
+    )
+    own.upload.upload(told(own.receive), own.upload, own.shown, show_progress_on=own.view)
+    own.view.select(told(own.pick), own.draft, own.shown, show_progress="hidden")
+    for name, control in own.controls.items():
         # A text's `input` is raised by keys alone, not by what is pasted.
         events = ["change"] if isinstance(control, gr.Textbox) else ["input"]
         events = ["submit", "blur"] if name == "config" else events
         gr.on(
             [getattr(control, event) for event in events],
-            change(name),
-            [draft, control],
-            shown,
+            told(_changing(own, name)),
+            [own.draft, control],
+            own.shown,
             show_progress="hidden",
             trigger_mode="always_last",
         )
+    out = [own.choice, own.wanted, own.draft, own.panel, own.view, own.note]
+    asked = [own.choice, own.draft]
+    own.take.click(told(own.take_it), asked, out, show_progress="hidden")
+    own.report.click(told(own.report_it), asked, out, show_progress="hidden")
+    own.leave.click(own.closed, None, out[2:], show_progress="hidden")
 
-    def taking(use: Use) -> Any:
-        @guarded(note)
-        def handler(chosen: Choice, made: Draft | None) -> dict[Any, Any]:
-            if made is None:
-                raise MorphingError("Have a look at a dataset first.")
-            made.examples()
-            benchmark = made.benchmark
-            if reason := refusal(benchmark):
-                raise MorphingError(reason)
-            return {choice: chosen.adding(benchmark, use), wanted: "", **closed()}
 
-        return handler
+def _changing(own: Own, name: str) -> Callable[..., Any]:
+    """What answers a change of one control."""
 
-    def closed() -> dict[Any, Any]:
-        return {draft: None, panel: gr.Column(visible=False), view: "", note: ""}
+    def handler(made: Draft | None, value: Any, login: gr.OAuthToken | None) -> Any:
+        return own.changed(name, made, value, session.token_of(login))
 
-    out = [choice, wanted, draft, panel, view, note]
-    take.click(taking("objective"), [choice, draft], out, show_progress="hidden")
-    report.click(taking("report"), [choice, draft], out, show_progress="hidden")
-    leave.click(closed, None, [draft, panel, view, note], show_progress="hidden")
+    return handler
 
 
 def _controls() -> dict[str, Component]:
