@@ -31,7 +31,7 @@ from morphing.benchmarks.data.columns import Table
 from morphing.benchmarks.data.draft import Draft
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.data.samples import Draw
-from morphing.benchmarks.results import Output, Score
+from morphing.benchmarks.results import Conditions, Output, Score
 from morphing.cli import common, tables, terminal
 from morphing.errors import MorphingError
 from morphing.inert import whole
@@ -123,6 +123,13 @@ SHOWN = {
     "Status.step": "step",
     "Output.id": "sample_id",
     "Output.prompt": "prompt",
+    "Output.thought": "thought",
+    "Score.remarks": "result_remark",
+    "Result.remarks": "result_remark",
+    "Conditions.device": "condition",
+    "Conditions.dtype": "condition",
+    "Conditions.thinking": "condition",
+    "Conditions.versions": "condition",
     "Output.text": "text",
     "Output.answer": "answer",
     "Output.target": "target",
@@ -140,12 +147,14 @@ SHOWN = {
     "CardFacts.version": "version",
     "CardFacts.licenses": "licence",
     "CardFacts.constraints": "constraint",
+    "CardFacts.remarks": "card_remark",
     "ScoreLine.benchmark": "line_name",
     "ScoreLine.title": "line_title",
     "ScoreLine.dataset": "line_dataset",
     "ScoreLine.revision": "line_revision",
     "ScoreLine.split": "line_split",
     "ScoreLine.metric": "line_metric",
+    "ScoreLine.thinking": "line_thinking",
     "ObjectiveLine.name": "objective",
     "ObjectiveLine.value": "objective_value",
     "ObjectiveLine.reference": "objective_reference",
@@ -185,6 +194,9 @@ REFUSED: dict[str, Callable[[str], object]] = {
     "SpaceOptions.layer_groups": lambda t: SpaceOptions(layer_groups=t),  # type: ignore[arg-type]
     "SpaceOptions.module_kinds": lambda t: SpaceOptions(module_kinds=(t,)),  # type: ignore[arg-type]
     "Benchmark.name": lambda t: own(name=t),
+    "Benchmark.chat": lambda t: own(chat=t),
+    "Benchmark.thinking": lambda t: own(chat=True, thinking=t),
+    "BenchmarkUse.thinking": lambda t: BenchmarkUse(benchmark="gsm8k", thinking=t),  # type: ignore[arg-type]
     "Benchmark.kind": lambda t: own(kind=t),
     "Benchmark.normalize": lambda t: own(kind="multiple_choice", normalize=t),
 }
@@ -250,7 +262,7 @@ CLASSES: tuple[type, ...] = (
     *(RunSpec, BenchmarkUse, MeasureUse, Constraint, SearchOptions, SpaceOptions, Benchmark),
     *(Trial, Raced, Result, Record, Worker, Status, Output, Score, Sample, Draw, Inspection),
     *(ModelHit, Source, CardFacts, ScoreLine, ObjectiveLine, Standing, Choice, Settings, Draft),
-    *(Figures, Table),
+    *(Figures, Table, Conditions),
 )
 
 
@@ -354,9 +366,19 @@ class World:
         say, models = self.say, (self.spec.base, *self.spec.sources)
         run = Run.create(folder, self.spec)
         said = [whole(say(each)) for each in ("prompt", "text", "answer", "target")]
-        rows = [Output(f"{whole(say('sample_id'))}{n}", *said, float(n), 3) for n in range(2)]
+        thought, condition = whole(say("thought")), whole(say("condition"))
+        rows = [
+            Output(f"{whole(say('sample_id'))}{n}", *said, float(n), 3, thought) for n in range(2)
+        ]
+        facts = {
+            "remarks": [whole(say("result_remark"))],
+            "conditions": Conditions(
+                condition, condition, None, 1, condition, {condition: condition}
+            ),
+        }
         scored = {
-            name: Score.of(rows, 1, 1.0, generated=True) for name in ("mine", "zoo-kanji-numbers")
+            name: Score.of(rows, 1, 1.0, generated=True, **facts)
+            for name in ("mine", "zoo-kanji-numbers")
         }
         results = {name: Result.of(score) for name, score in scored.items()}
         outputs = {name: score.outputs for name, score in scored.items()}
@@ -441,7 +463,7 @@ class World:
         line = ScoreLine(
             say("line_name"), say("line_title"), say("line_dataset", "org/data"),
             say("line_revision", "a" * 40), "holdout", say("line_split"), say("line_metric"),
-            0.5, 10, 0.1, contaminated=True,
+            0.5, 10, 0.1, contaminated=True, thinking=say("line_thinking", "on"),
         )  # fmt: skip
         facts = card_facts(self.run, 0, say("card_title"))
         objective = ObjectiveLine(
@@ -453,6 +475,7 @@ class World:
             version=say("version"),
             licenses=dict.fromkeys(facts.models, say("licence")),
             constraints=(say("constraint"),),
+            remarks=(say("card_remark"),),
             search=(*facts.search, line),
             holdout=(*facts.holdout, line),
             reference_holdout={facts.base: (line,)},

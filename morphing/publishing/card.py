@@ -204,7 +204,9 @@ def _thinking(lines: Iterable[ScoreLine]) -> str:
     told = []
     for line in lines:
         if line.thinking != "auto" or line.unfinished:
-            asked = "" if line.thinking == "auto" else f" asked with thinking {line.thinking}"
+            asked = (
+                "" if line.thinking == "auto" else f" asked with thinking {escape(line.thinking)}"
+            )
             ended = (
                 f" {line.unfinished} of {line.n} answers ended inside a thought and count as wrong"
                 if line.unfinished
