@@ -77,8 +77,8 @@ def test_folders(tmp_path: Path, declare: Declare) -> None:
         ("c.parquet", "no parquet", "can't be read"),
         ("d.jsonl", None, "does not exist"),
         ("f.jsonl", '{"question": 1}\n3\n', "line 2 is no JSON object"),
-        ("g.json", '{"question": 1}', "it is no list of objects"),
-        ("e.txt", "text", "none of .jsonl, .json, .csv"),
+        ("g.json", "1", "it is no list of objects"),
+        ("e.doc", "text", "ends in none of .jsonl, .ndjson, .json"),
     ],
 )
 def test_bad_files(
