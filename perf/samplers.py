@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 OURS = ("random", "sobol", "nsga2", "nsga3", "cmaes", "mmmo", "qlognehvi")
 """`evolve` is left out: over numbers it is `cmaes`, trial for trial; paths are another story's."""
-PEERS = ("pymoo-nsga2", "mergekit-cma", "published-mmmo")
+PEERS = ("pymoo-nsga2", "mergekit-cma", "published-mmmo", "optuna-gp")
 ABLATIONS = {
     "mmmo/no-fisher": {"fisher": "none"},
     "mmmo/highest": {"fisher": "highest"},
@@ -82,8 +82,10 @@ def budget_of(problem: str, sampler: str) -> int:
 
 def seeds_of(problem: str, sampler: str) -> int:
     """How many seeds a sampler has on a problem; the published MM-MO's batches are the slowest."""
-    if sampler == "published-mmmo" and problem.endswith("-24"):
+    if sampler in ("published-mmmo", "optuna-gp") and problem.endswith("-24"):
         return 3
+    if sampler == "optuna-gp":
+        return 5
     return 5 if problem.startswith("zoo") else 10
 
 
