@@ -52,9 +52,9 @@ sigma 1/6, no bounds, from weights 1/K and densities 1; on test functions the su
 from the best of the 10). MM-MO as published, faults included (`peers.py` says which), with nothing
 reduced: qEHVI with 128 samples, 10 restarts, 512 raw samples, q = 10; only the sums over subsets of
 points chosen before are replaced by an exact equivalent (`greedy_qehvi.py`). It ends at 30
-evaluations, as theirs. Optuna's GPSampler with its defaults. The last two have three seeds on the
-test functions of 24 dimensions, and Optuna's has five elsewhere. A number in brackets says how many
-of the seeds a mean is of, where not all went so far."""
+evaluations, as theirs, and has three seeds on the test functions of 24 dimensions. Optuna's
+GPSampler with its defaults, on six dimensions and with five seeds. A number in brackets says how
+many of the seeds a mean is of, where not all went so far."""
 
 Line = Mapping[str, Any]
 
