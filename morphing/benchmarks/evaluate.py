@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -15,7 +16,7 @@ from morphing.benchmarks.engine.memory import rows_noted
 from morphing.benchmarks.kinds.table import KINDS
 from morphing.benchmarks.kinds.turns import remarks
 from morphing.benchmarks.leave import require_leave
-from morphing.benchmarks.results import Conditions, Prepared, Progress, Score, Scorer
+from morphing.benchmarks.results import Conditions, Output, Prepared, Progress, Score, Scorer
 from morphing.devices import described, suitable_threads
 from morphing.errors import MorphingError
 
@@ -83,6 +84,7 @@ def evaluate(
             outputs, truncated = scorer.score(model, tokenizer, samples, batch_size, report)
         except NoRoomError as error:
             raise MorphingError(f"Benchmark {benchmark.name!r}: {error}") from error
+    _check_numbers(benchmark, outputs)
     seconds = time.perf_counter() - start - aside
     # A task of lm-eval may be of any kind.
     generated = KINDS[benchmark.kind].generates or any(each.tokens for each in outputs)
@@ -105,3 +107,14 @@ def evaluate(
 
 def _scorer(benchmark: Benchmark) -> Scorer:
     return cast(Scorer, import_module(f"morphing.benchmarks.{KINDS[benchmark.kind].module}"))
+
+
+def _check_numbers(benchmark: Benchmark, outputs: Sequence[Output]) -> None:
+    """Refuse a score that is NaN or infinite: it would make the mean so, and teach nothing."""
+    for output in outputs:
+        if not math.isfinite(output.score):
+            raise MorphingError(
+                f"The benchmark {benchmark.name} gave the sample {output.id} the score"
+                f" {output.score}, which is not finite: the model's numbers may have overflowed, or"
+                " its metric is wrong."
+            )

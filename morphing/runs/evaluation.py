@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
 from morphing.runs.measures import EXACT, measured
-from morphing.runs.objectives import best_of, values_by_name, variances
+from morphing.runs.objectives import best_of, finite, values_by_name, variances
 from morphing.runs.progress import Progress, quiet
 from morphing.runs.racing import Racer, is_beaten
 from morphing.runs.run import Run
@@ -22,6 +23,8 @@ from morphing.runs.workbench import Workbench, join
 
 if TYPE_CHECKING:
     from morphing.benchmarks.results import Output, Score
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,18 @@ def evaluate_recipe(
     start = time.perf_counter()
     distance = workbench.morph(recipe)
     merging = time.perf_counter() - start
+    if not math.isfinite(distance):
+        raise MorphingError(
+            f"The recipe's distance from the base is {distance}, which is not finite: its weights"
+            " may have overflowed."
+        )
     model = workbench.morpher.model
     if spec.search.racing:
         scores = workbench.score("search", progress, "first")
-        measures = measured(model, distance, scores)
-        if _is_given_up(run, workbench, scores, measures, rivals):
+        known = _known(spec, scores, measured(model, distance, scores))
+        if _is_given_up(run, workbench, scores, known, rivals):
             return Evaluation(
-                values=_values(spec, scores, measures),
+                values=_values(spec, known),
                 variances=variances(spec, scores),
                 raced=True,
                 samples={name: score.n for name, score in scores.items()},
@@ -88,11 +96,11 @@ def evaluate_recipe(
         scores = join(scores, workbench.score("search", progress, "rest"))
     else:
         scores = workbench.score("search", progress)
-    measures = measured(model, distance, scores)
+    known = _known(spec, scores, measured(model, distance, scores))
     return Evaluation(
-        values=_values(spec, scores, measures),
+        values=_values(spec, known),
         variances=variances(spec, scores),
-        constraints=fixed.slacks(values_by_name(scores, measures)),
+        constraints=fixed.slacks(known),
         results={name: Result.of(score) for name, score in scores.items()},
         outputs={name: score.outputs for name, score in scores.items()},
         samples={name: score.n for name, score in scores.items()},
@@ -104,13 +112,14 @@ def _times(merging: float, scores: Mapping[str, Score]) -> dict[str, float]:
     return {"merging": merging, **{name: score.seconds for name, score in scores.items()}}
 
 
-def _values(
+def _known(
     spec: RunSpec, scores: Mapping[str, Score], measured: Mapping[str, float]
-) -> tuple[float, ...]:
-    known = values_by_name(scores, measured)
-    for name, value in known.items():
-        if not math.isfinite(value):
-            raise MorphingError(f"The recipe's {name} is {value}, which is not finite.")
+) -> dict[str, float]:
+    """Natural values by name of all that objectives and constraints may be about."""
+    return finite(spec, values_by_name(scores, measured), "The recipe")
+
+
+def _values(spec: RunSpec, known: Mapping[str, float]) -> tuple[float, ...]:
     return tuple(known[name] for name in spec.objectives)
 
 
@@ -118,7 +127,7 @@ def _is_given_up(
     run: Run,
     workbench: Workbench,
     scores: Mapping[str, Score],
-    measured: Mapping[str, float],
+    known: Mapping[str, float],
     rivals: Sequence[Trial],
 ) -> bool:
     """Whether a member of the rivals' front beats a recipe scored on the first part."""
@@ -132,15 +141,21 @@ def _is_given_up(
             for name, score in scores.items()
             if score.tokens is not None
         },
-        exact={name: measured[name] for name in EXACT},
+        exact={name: known[name] for name in EXACT if name in known},
     )
     directions = dict(zip(spec.objectives, spec.directions, strict=True))
     front = best_of(spec, rivals)
-    return any(is_beaten(racer, _rival(run, trial), directions) for trial in front)
+    found = (_rival(run, trial) for trial in front)
+    return any(rival is not None and is_beaten(racer, rival, directions) for rival in found)
 
 
-def _rival(run: Run, trial: Trial) -> Racer:
-    outputs = run.outputs(trial.number)
+def _rival(run: Run, trial: Trial) -> Racer | None:
+    """A trial as a rival; None where its outputs are not here, but where its worker ran."""
+    try:
+        outputs = run.outputs(trial.number)
+    except MorphingError as error:
+        _log.info("Trial %d is no rival: %s", trial.number, error)
+        return None
     return Racer(
         scores={name: {row["id"]: row["score"] for row in rows} for name, rows in outputs.items()},
         tokens={name: {row["id"]: row["tokens"] for row in rows} for name, rows in outputs.items()},

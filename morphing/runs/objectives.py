@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from morphing.errors import MorphingError
 from morphing.runs.measures import MEASURES, TOKENS, lengths
 from morphing.runs.spec import RunSpec
 from morphing.runs.trial import Trial
@@ -52,6 +53,28 @@ def best_of(spec: RunSpec, trials: Sequence[Trial]) -> list[Trial]:
 def values_by_name(scores: Mapping[str, Score], measured: Mapping[str, float]) -> dict[str, float]:
     """Natural values by name: of every benchmark that was scored, and of every measure."""
     return {**{name: score.value for name, score in scores.items()}, **measured}
+
+
+def finite(spec: RunSpec, values: Mapping[str, float], whose: str) -> dict[str, float]:
+    """Values by name without those that are NaN or infinite and that nothing in the run is about.
+
+    Args:
+        spec: the run's.
+        values: of benchmarks and measures by name.
+        whose: the recipe or model they are of, as a sentence begins.
+
+    Raises:
+        MorphingError: the value of an objective or a constraint is not finite; names it.
+    """
+    needed = {*spec.objectives, *(constraint.on for constraint in spec.constraints)}
+    for name, value in values.items():
+        if name in needed and not math.isfinite(value):
+            kind = "measure" if name in MEASURES else "benchmark"
+            raise MorphingError(
+                f"{whose} has the value {value} of the {kind} {name}, which is not finite: its"
+                " numbers may have overflowed."
+            )
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def variances(spec: RunSpec, scores: Mapping[str, Score]) -> tuple[float, ...]:

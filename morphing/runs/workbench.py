@@ -16,6 +16,7 @@ from morphing.merging.recipe import Recipe
 from morphing.runs.files import MEBIBYTE, read_json, write_atomically
 from morphing.runs.measures import measured, text_layers
 from morphing.runs.models import fetch, made_by_stage
+from morphing.runs.objectives import finite
 from morphing.runs.plain_recipes import alone, layer_count
 from morphing.runs.progress import Progress, megabytes, prefixed, quiet
 from morphing.runs.racing import first_part
@@ -227,9 +228,11 @@ class Workbench:
         objectives = {use.declaration.name for use in self.run.spec.tasks}
         asked = {name: score for name, score in scores.items() if name in objectives}
         self.check_models()
+        whose = f"The model {model}" if model else "The trial"
+        measures = measured(self.morpher.model, distance, asked)
         record = Record(
             {name: Result.of(score) for name, score in scores.items()},
-            measured(self.morpher.model, distance, asked),
+            finite(self.run.spec, measures, whose),
             model,
         )
         write_record(path, record, {name: score.outputs for name, score in scores.items()})

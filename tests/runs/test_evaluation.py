@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,9 @@ from morphing.runs.spec import parse_spec, zoo_spec
 from morphing.runs.workbench import Workbench
 from morphing.ui import session
 from morphing.ui.scene import Scene
+from morphing.ui.watch.differences import compare
 from morphing.ui.watch.holdout import _table
+from morphing.ui.watch.trials import peek
 from tests.runs.recording import tell
 
 TASKS = ("zoo-english-arithmetic", "zoo-kanji-numbers", "zoo-word-puzzles")
@@ -223,7 +227,7 @@ def test_a_value_that_is_not_finite_is_refused(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "morph", lambda recipe: float("nan"))
-    with pytest.raises(MorphingError, match="sparsity is nan, which is not finite"):
+    with pytest.raises(MorphingError, match="distance from the base is nan, which is not finite"):
         evaluate_recipe(bench.run, bench, average(bench.run, 0.7))
 
 
@@ -235,3 +239,60 @@ def test_racing_off_scores_all_at_once(bench: Workbench, tmp_path: Path) -> None
     plain.reference_results("search")
     found = evaluate_recipe(run, plain, alone("zoo:base", run.spec), bench.run.complete())
     assert not found.raced and found.samples == dict.fromkeys(TASKS, 24)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_is_not_finite_names_its_benchmark(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """It is the recipe's failure, whichever sample of whichever benchmark has it."""
+    from morphing.benchmarks.kinds import generation
+
+    score = generation.score
+
+    def broken(*arguments: Any) -> Any:
+        outputs, cut = score(*arguments)
+        return [*outputs[:-1], replace(outputs[-1], score=value)], cut
+
+    monkeypatch.setattr(generation, "score", broken)
+    with pytest.raises(MorphingError, match=f"{TASKS[0]} gave the sample .* {value}, which"):
+        evaluate_recipe(bench.run, bench, average(bench.run, 0.5))
+
+
+@pytest.mark.parametrize(("on", "told"), [("sparsity", False), ("layers", True)])
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_a_measure_that_is_not_finite_fails_where_it_is_asked_for(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, on: str, told: bool, value: float
+) -> None:
+    """``layers`` is an objective of this run, and nothing is about its sparsity."""
+    from morphing.runs import evaluation
+
+    measure = evaluation.measured
+    monkeypatch.setattr(
+        evaluation, "measured", lambda *arguments: {**measure(*arguments), on: value}
+    )
+    if told:
+        with pytest.raises(MorphingError, match=f"{value} of the measure {on}"):
+            evaluate_recipe(bench.run, bench, average(bench.run, 0.5))
+    else:
+        assert evaluate_recipe(bench.run, bench, average(bench.run, 0.5)).values
+
+
+def test_a_rival_whose_outputs_are_elsewhere_is_no_rival(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a database and no shared folder they lie where their worker ran; or they are damaged."""
+    run, path = bench.run, bench.run.outputs_path(0)
+    kept = path.read_bytes()
+    hopeless = alone("zoo:base", run.spec)
+    try:
+        path.unlink()
+        assert not evaluate_recipe(run, bench, hopeless, run.complete()).raced
+        monkeypatch.setenv("MORPHING_RUNS", str(run.folder.parent))
+        shown = peek(run.name, 0, TASKS[0], False), compare(run.name, 0, TASKS[0], "zoo:base", "")
+        assert all("Not on this machine" in each and "trial 0" in each for each in shown)
+        path.write_bytes(kept[:-9])
+        assert not evaluate_recipe(run, bench, hopeless, run.complete()).raced
+    finally:
+        path.write_bytes(kept)
+    assert evaluate_recipe(run, bench, hopeless, run.complete()).raced

@@ -63,11 +63,24 @@ def compare(
     run = session.find_run(name)
     if run is None or number is None or benchmark is None or not against:
         return ""
+    for trial in (number, trial_number(against)):
+        if trial is not None and (absent := elsewhere(run, trial)):
+            return absent
     mine = run.outputs(number).get(benchmark, [])
     theirs = _outputs(run, against).get(benchmark, [])
     title = short_name(against) if trial_number(against) is None else against.capitalize()
     objective = Objectives.of(run.spec)[benchmark]
     return differences(pairs_of(mine, theirs), kind, f"Trial {number}", title, objective)
+
+
+def elsewhere(run: Run, number: int) -> str:
+    """What stands for a complete trial's answers where they are not in this copy of the run."""
+    if run.outputs_path(number).exists():
+        return ""
+    return empty(
+        "Not on this machine",
+        f"The answers of trial {number} are in the copy of the run on the machine that scored it.",
+    )
 
 
 def benchmark_choices(scene: Scene | None) -> gr.Dropdown:

@@ -27,7 +27,7 @@ from morphing.ui.cards import (
 from morphing.ui.handlers import guarded
 from morphing.ui.objectives import Objective, Objectives
 from morphing.ui.scene import Scene, View
-from morphing.ui.watch.differences import benchmark_choices, differences_tab
+from morphing.ui.watch.differences import benchmark_choices, differences_tab, elsewhere
 from morphing.ui.watch.makeup import make_up, spark
 
 
@@ -182,6 +182,8 @@ def peek(name: str, number: int | None, benchmark: str | None, wrong: bool) -> s
     run = session.find_run(name)
     if run is None or number is None or benchmark is None:
         return ""
+    if absent := elsewhere(run, number):
+        return absent
     rows = run.outputs(number).get(benchmark, [])
     if rows and not Objectives.of(run.spec)[benchmark].share:
         return _scored(rows)
