@@ -139,6 +139,11 @@ def load_adapted(
         raise MorphingError(
             f"The adapter {adapter.name} cannot be merged into {base.name}: {reason}"
         ) from error
+    if added := merged.keys() - held.keys():
+        raise MorphingError(
+            f"The adapter {adapter.name} adds {min(added)} to {base.name}, which its merge would"
+            " lack: choose an adapter that keeps the base's layers."
+        )
     tensors: Tensors = {}
     for name, original in base_tensors.items():
         names = {one.parameter for one in links[name]}

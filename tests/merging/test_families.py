@@ -8,6 +8,7 @@ layout again.
 import contextlib
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,15 @@ from morphing.sources import conversion
 from morphing.sources.compatibility import check
 from morphing.sources.find import download, inspect
 from morphing.sources.source import Source
-from tests.merging.comparing import read, run_mergekit
+from tests.merging.comparing import (
+    RECIPES,
+    STOCHASTIC,
+    agreement,
+    read,
+    recipe_text,
+    run_mergekit,
+    undecided,
+)
 from tests.merging.families import FAMILIES, MOST_MERGED
 
 CPU = torch.device("cpu")
@@ -124,6 +133,30 @@ def test_a_family_is_merged_as_the_method_is_defined_and_as_mergekit_does(
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             run_mergekit(file, tmp_path / "theirs")
         assert_close(load(tmp_path / "theirs"), load(tmp_path / "ours").state_dict())
+
+
+PLAIN = tuple(name for name in MOST_MERGED if name not in CONVERTED)
+DETERMINISTIC = tuple(name for name in RECIPES if name not in STOCHASTIC or name == "arcee_fusion")
+
+
+@pytest.mark.parametrize("method", DETERMINISTIC)
+def test_every_method_gives_mergekits_model_of_every_family(
+    method: str, saved: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    """Each method on two of the families, and each family with a few methods."""
+    place = DETERMINISTIC.index(method)
+    for name in (PLAIN[place % len(PLAIN)], PLAIN[(3 * place + 1) % len(PLAIN)]):
+        base, one, two = saved(name)
+        folder = tmp_path / name
+        three = Path(shutil.copytree(two, folder / "three"))
+        text = recipe_text(method, (base, one, two, three), "float32", "bfloat16")
+        (folder / "recipe.yaml").write_text(text)
+        merge_recipe(Recipe.from_yaml(text), folder / "ours", CPU, lambda step, done, total: None)
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            run_mergekit(folder / "recipe.yaml", folder / "theirs")
+        free = dict(undecided(Recipe.from_yaml(text), [torch.float32]))
+        found = agreement(read(folder / "ours"), read(folder / "theirs"), free)
+        assert found.share >= 0.9999, (name, found)
 
 
 def assert_close(model: PreTrainedModel, expected: dict[str, Tensor]) -> None:

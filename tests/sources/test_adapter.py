@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from peft import (
-    IA3Config,
-    LoHaConfig,
     LoraConfig,
     PeftConfig,
     PeftModel,
@@ -185,17 +184,37 @@ def test_what_an_adapter_costs(case: Case) -> None:
     assert moved.updates[NAME].magnitude.is_meta
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        LoHaConfig(r=4, target_modules=ATTENTION),
-        IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
-        LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights="pissa"),
-        LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=[1, 2]),
-    ],
-    ids=["loha", "ia3", "pissa", "tokens"],
-)
-def test_other_kinds_are_merged_by_peft(case: Case, config: PeftConfig) -> None:
+OTHER_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "loha": ("LoHa", {"r": 4}),
+    "lokr": ("LoKr", {"r": 4}),
+    "ia3": ("IA3", {"target_modules": ["k_proj"], "feedforward_modules": []}),
+    "ia3 of an mlp": (
+        "IA3",
+        {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
+    ),
+    "adalora": ("AdaLora", {"r": 4, "total_step": 10}),
+    "oft": ("OFT", {"r": 0, "oft_block_size": 8}),
+    "boft": ("BOFT", {"boft_block_size": 8}),
+    "hra": ("HRA", {"r": 4}),
+    "vera": ("Vera", {"r": 4}),
+    "fourierft": ("FourierFT", {"n_frequency": 20}),
+    "norms": ("LNTuning", {"target_modules": ["input_layernorm"]}),
+    "miss": ("Miss", {"r": 4}),
+    "vblora": ("VBLoRA", {"r": 4, "num_vectors": 8, "vector_length": 8, "topk": 2}),
+    "c3a": ("C3A", {"block_size": 8}),
+    "delora": ("Delora", {"r": 4}),
+    "pissa": ("Lora", {"r": 4, "init_lora_weights": "pissa"}),
+    "olora": ("Lora", {"r": 4, "init_lora_weights": "olora"}),
+    "tokens": ("Lora", {"r": 4, "trainable_token_indices": [1, 2]}),
+    "a parameter": ("Lora", {"r": 4, "target_modules": [], "target_parameters": ["q_proj.weight"]}),
+}
+"""Kinds of peft's that are no plain pair of factors: the class, and its options."""
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_other_kinds_are_merged_by_peft(case: Case, kind: str) -> None:
+    name, options = OTHER_KINDS[kind]
+    config = getattr(peft, f"{name}Config")(**({"target_modules": ["q_proj"]} | options))
     source, base = case(config, tiny_llama(tied=True))
     adapter = assert_as_peft(source, base)
     assert not adapter.updates
@@ -346,6 +365,12 @@ def test_broken_files(case: Case) -> None:
     (source.folder / "adapter_config.json").unlink()
     with pytest.raises(MorphingError, match="cannot be read as JSON"):
         load_adapter(source, base)
+
+
+def test_layers_that_an_adapter_adds_are_refused(case: Case) -> None:
+    options = {"target_modules": ["q_proj"], "layer_replication": [[0, 2], [1, 3]]}
+    with pytest.raises(MorphingError, match=r"adds model\.layers\.3\..*keeps the base's layers"):
+        load_adapter(*case(LoraConfig(r=4, **options)))
 
 
 def test_a_prompt_changes_no_weights(case: Case) -> None:
