@@ -168,6 +168,15 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     # The specialist in English arithmetic answers a question of it with a number.
     expect(page.locator("#chat-2 .bot").last).to_contain_text(re.compile(r"\d"))
 
+    # What is said is text: no tag, no Markdown, no link of it comes alive.
+    said = "<img src=x onerror=\"document.title='owned'\"> <b>1 + 1</b> [x](javascript:alert(1))"
+    page.locator("#message textarea").fill(said)
+    page.locator("#send").click()
+    expect(page.locator("#chat-0 .user").last).to_contain_text("<b>1 + 1</b>")
+    expect(page.locator("#chat-2 .bot")).to_have_count(2, timeout=120 * SECOND)
+    assert page.locator("#chat-0 .message b, #chat-0 .message img, #chat-0 .message a").count() == 0
+    assert page.title() == "Morphing"
+
     page.screenshot(path=SHOTS / "conversation-1440-light.png", full_page=True)
 
     # One is pushed, with the visitor's own login, and its address shown.
