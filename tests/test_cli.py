@@ -176,7 +176,7 @@ def test_a_model_is_scored_by_itself(tmp_path: Path) -> None:
     told = morphing("evaluate", "zoo:english-math", *asked[:2], "--samples", 24)
     assert told.returncode == 0, told.stderr
     (row,) = (line for line in told.stdout.splitlines() if "zoo-english-arithmetic" in line)
-    assert f"{100 * score['score']:.1f} %" in row and f"{100 * score['stderr']:.1f}" in row
+    assert f"{100 * score['score']:.1f}%" in row and f"{100 * score['stderr']:.1f}" in row
 
 
 def test_cut_prompts_are_counted_and_bits_are_no_percent(tmp_path: Path) -> None:

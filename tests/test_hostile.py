@@ -113,6 +113,7 @@ SHOWN = {
     "Trial.recipe": "recipe",
     "Trial.error": "error",
     "Trial.seed": "seed",
+    "Trial.drawn": "drawn",
     "Worker.host": "host",
     "Worker.device": "device",
     "Worker.state": "worker_state",
@@ -425,7 +426,9 @@ class World:
         figures = figures_of(self.run)
         params = {f"{self.say('number', 'weight')}.{n}": 0.5 for n in range(3)}
         seen = [
-            dataclasses.replace(trial, params=params, seed=self.say("seed"))
+            dataclasses.replace(
+                trial, params=params, seed=self.say("seed"), drawn=self.say("drawn")
+            )
             for trial in figures.trials
         ]
         figures = dataclasses.replace(figures, trials=tuple(seen))
@@ -561,7 +564,7 @@ def as_terminal(world: World) -> Iterator[str]:
     """All that is printed, by what prints it."""
     say, run = world.say, world.run
     single = SimpleNamespace(name=world.spec.sources[0], base=world.spec.base)
-    failed = Trial(3, {}, Recipe({}), error=say("error"))
+    failed = Trial(3, {}, Recipe({}), error=say("error"), drawn=say("drawn"))
     score = Score.of([Output("1", "q", "t", "a", "t", 1.0, 3)], 1, 1.0, generated=True)
     for act in (
         lambda: terminal.print_front(run),

@@ -15,6 +15,7 @@ from morphing.cli.common import show
 from morphing.cli.terminal import console
 from morphing.inert import visible
 from morphing.runs.conditions import unfinished_remark
+from morphing.runs.objectives import shown_score
 from morphing.runs.trial import Result
 
 if TYPE_CHECKING:
@@ -159,5 +160,5 @@ def _metric(benchmark: Benchmark) -> str:
 def _shown(benchmark: Benchmark, score: Score) -> tuple[str, str]:
     """Percent, but of what is no share: bits per byte, some metrics of lm-eval's."""
     if not benchmark.share:
-        return f"{score.value:.4f}", f"{score.stderr:.4f}"
-    return f"{100 * score.value:.1f} %", f"{100 * score.stderr:.1f}"
+        return shown_score(score.value, False), f"{score.stderr:.3f}"
+    return shown_score(score.value, True), f"{100 * score.stderr:.1f}"

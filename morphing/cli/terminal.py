@@ -25,6 +25,7 @@ from morphing.runs.chat_templates import template_sentence
 from morphing.runs.conditions import conditions_of, mixed, unfinished_remark
 from morphing.runs.figures import Figures, figures_of
 from morphing.runs.objectives import averaged, shown_value, signs
+from morphing.runs.progress import duration
 from morphing.runs.selection import Interval, Selection, selection
 from morphing.runs.trial import Trial
 
@@ -102,7 +103,7 @@ def search_bar(run: Run) -> Iterator[Callable[[], None]]:
             if len(status.workers) > 1:
                 each = (_step(w.step, w.step_done, w.step_total) for w in status.workers)
                 step = " · ".join(each)
-            left = "" if status.seconds_left is None else f"{_duration(status.seconds_left)} left"
+            left = "" if status.seconds_left is None else f"{duration(status.seconds_left)} left"
             bar.update(
                 task,
                 completed=status.done,
@@ -129,12 +130,6 @@ def _line(run: Run, trial: Trial) -> Text:
 
 def _step(step: str, done: int, total: int) -> str:
     return f"{step} {done}/{total}" if total else step
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def _outcome(run: Run, trial: Trial) -> str:
@@ -196,7 +191,7 @@ def print_front(run: Run) -> None:
     names, scales = run.spec.objectives, figures.scales
     table = Table(
         title=f"{run.name}: {len(figures.front)} on the front of {_spent(figures)}",
-        caption="★ knee, the best balance of the scores; these in percent on the search split"
+        caption="★ knee, the best balance of the scores; all on the search split"
         + (f"; hypervolume {figures.hypervolume[-1]:.4f}, in which" if scales else "")
         + (" a model as good as the best of base and sources at everything is 1" if scales else ""),
     )

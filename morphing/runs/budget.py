@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from morphing.runs.leases import Worker
-from morphing.runs.spec import SearchOptions
+from morphing.runs.spec import RunSpec, SearchOptions
+from morphing.runs.trial import Trial
 
 _RECENT = 10
 """Of so many last evaluations the mean says how long the next ones take."""
@@ -71,3 +72,21 @@ def seconds_left(
     if search.gpu_hours:
         seconds = min(seconds, 3600 * (search.gpu_hours - hours_together(workers)) / busy)
     return max(seconds, 0.0)
+
+
+def seconds_per_trial(
+    known: Iterable[tuple[RunSpec, Sequence[Trial]]], base: str, tasks: set[str], samples: int
+) -> float | None:
+    """What a trial took in the first of the known runs that is alike; None where none is.
+
+    Args:
+        known: specs of runs and their complete trials.
+        base: the base without its revision.
+        tasks: names of the benchmarks that are objectives.
+        samples: of the search split, of each.
+    """
+    for spec, trials in known:
+        alike = spec.base.partition("@")[0] == base and spec.tasks[0].samples == samples
+        if alike and {use.declaration.name for use in spec.tasks} == tasks and trials:
+            return sum(trial.seconds for trial in trials) / len(trials)
+    return None

@@ -113,4 +113,9 @@ def shown_value(spec: RunSpec, name: str, value: float) -> str:
     if name in MEASURES:
         return MEASURES[name].shown(value)
     share = all(u.declaration.share for u in spec.benchmarks if u.declaration.name == name)
-    return f"{100 * value:.1f}" if share else f"{value:.4f}"
+    return shown_score(value, share)
+
+
+def shown_score(value: float, share: bool) -> str:
+    """A benchmark's score as text: a share of 1 in percent, anything else as it is."""
+    return f"{100 * value:.1f}%" if share else f"{value:.3f}"

@@ -27,6 +27,17 @@ def megabytes(progress: Callable[[int, int], None], done: int, total: int) -> No
     progress(done // 10**6, total // 10**6)
 
 
+def duration(seconds: float) -> str:
+    """A time for people: 72 as 1 min 12 s."""
+    if seconds < 1:
+        return "under a second"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 class Stopwatch:
     """Seconds since it was made, without the time spent paused."""
 

@@ -130,14 +130,3 @@ def short_name(model: str) -> str:
     """A model's name without its kind, revision or folder."""
     name = model.removeprefix("zoo:").partition("@")[0]
     return name.rstrip("/").rsplit("/", 1)[-1]
-
-
-def duration(seconds: float) -> str:
-    """72 -> 1 min 12 s."""
-    if seconds < 1:
-        return "under a second"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

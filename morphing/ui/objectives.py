@@ -6,6 +6,7 @@ from functools import cached_property
 
 from morphing.inert import one_line
 from morphing.runs.measures import MEASURES
+from morphing.runs.objectives import shown_score
 from morphing.runs.scales import Bound
 from morphing.runs.spec import RunSpec
 
@@ -53,10 +54,8 @@ class Objective:
 
     def shown(self, value: float) -> str:
         """The value with its unit."""
-        if self.in_percent:
-            return f"{100 * value:.1f}%"
         if self.is_score:
-            return f"{value:.3f}"
+            return shown_score(value, self.share)
         return MEASURES[self.name].shown(value)
 
     def merit(self, value: float) -> float:

@@ -3,7 +3,6 @@
 import hashlib
 import re
 import secrets
-from functools import lru_cache
 from pathlib import Path
 
 import gradio as gr
@@ -11,12 +10,14 @@ import gradio as gr
 from morphing.benchmarks.benchmark import catalogue
 from morphing.errors import MorphingError
 from morphing.hub_names import is_published
+from morphing.runs.budget import seconds_per_trial
 from morphing.runs.figures import Figures, figures_of
 from morphing.runs.leases import read_workers
 from morphing.runs.records import Record
 from morphing.runs.run import Run, default_folder, list_runs, runs_root
 from morphing.runs.selection import Selection
 from morphing.runs.selection import selection as select
+from morphing.ui.cache import Cache
 from morphing.ui.quotas import is_active, uploads_root
 from morphing.visitors import is_public, on_space
 
@@ -27,8 +28,17 @@ _SHOWN_RUNS = 30
 _LONGEST_NAME = 96
 """Characters that the Hub takes."""
 _TOGETHER_SECONDS = 15.0
+_PACED_RUNS = 5
+_KEPT_RUNS = 64
+"""As many runs as are looked at at once are not read again each second."""
 Held = tuple[str, ...]
 """Names of the files of what has been scored on the holdout."""
+
+
+_RUNS: Cache[Run] = Cache(_KEPT_RUNS)
+_FIGURES: Cache[Figures] = Cache(_KEPT_RUNS)
+_REFERENCES: Cache[dict[str, Record]] = Cache(_KEPT_RUNS)
+_SELECTIONS: Cache[Selection | None] = Cache(_KEPT_RUNS)
 
 
 def find_run(name: str | None) -> Run | None:
@@ -38,12 +48,7 @@ def find_run(name: str | None) -> Run | None:
     folder = runs_root().resolve() / name
     if folder.is_symlink() or not (folder / "spec.yaml").is_file():
         return None
-    return _open_run(folder, (folder / "spec.yaml").stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _open_run(folder: Path, _written: int) -> Run:
-    return Run(folder)
+    return _RUNS.get(folder, (folder / "spec.yaml").stat().st_mtime_ns, lambda: Run(folder))
 
 
 def first_run(asked: str | None) -> str:
@@ -143,41 +148,25 @@ def user_name(login: gr.OAuthToken | None) -> str | None:
         return None
 
 
-@lru_cache(maxsize=8)
-def _figures(run: Run, done: int, trace: int) -> Figures:
-    return figures_of(run)
-
-
 def figures(run: Run, done: int) -> Figures:
     """The run's figures, computed anew only when trials were told."""
     journal = run.folder / "journal.log"
-    return _figures(run, done, journal.stat().st_size if journal.exists() else 0)
+    trace = journal.stat().st_size if journal.exists() else 0
+    return _FIGURES.get(run.folder, (run, done, trace), lambda: figures_of(run))
 
 
-def seconds_per_trial(base: str, tasks: set[str], samples: int) -> float | None:
+def pace(base: str, tasks: set[str], samples: int) -> float | None:
     """What a trial took in the newest run with the same base, objectives and samples, if any."""
-    for name in recent_runs([], "")[:5]:
-        run = find_run(name)
-        if run is None or run.spec.base.partition("@")[0] != base:
-            continue
-        same = {use.declaration.name for use in run.spec.tasks} == tasks
-        if (
-            same
-            and run.spec.tasks[0].samples == samples
-            and (trials := figures(run, run.status().done).trials)
-        ):
-            return sum(trial.seconds for trial in trials) / len(trials)
-    return None
-
-
-@lru_cache(maxsize=8)
-def _references(run: Run, scored: tuple[str, ...]) -> dict[str, Record]:
-    return run.references("search")
+    runs = filter(None, map(find_run, recent_runs([], "")[:_PACED_RUNS]))
+    known = ((run.spec, figures(run, run.status().done).trials) for run in runs)
+    return seconds_per_trial(known, base, tasks, samples)
 
 
 def references(run: Run) -> dict[str, Record]:
     """What is known of base and sources on the search split, read anew only when it is more."""
-    return _references(run, _records(run.folder / "references" / "search"))
+    folder = run.folder / "references" / "search"
+    written = tuple((name, (folder / name).stat().st_mtime_ns) for name in _records(folder))
+    return _REFERENCES.get(run.folder, (run, written), lambda: run.references("search"))
 
 
 def held(run: Run) -> Held:
@@ -190,14 +179,11 @@ def _records(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.glob("*.json")))
 
 
-@lru_cache(maxsize=8)
-def _selection(run: Run, front: tuple[int, ...], held: Held) -> Selection | None:
-    return select(run)
-
-
 def selection(run: Run, figures: Figures, held: Held) -> Selection | None:
     """The front on the holdout, worked out anew only when more of it was scored."""
-    return _selection(run, figures.front, held) if held else None
+    if not held:
+        return None
+    return _SELECTIONS.get(run.folder, (run, figures.front, held), lambda: select(run))
 
 
 def last_workers(run: Run) -> int:

@@ -99,7 +99,10 @@ def test_constraints_are_numbers_models_or_all_sources() -> None:
     assert scales.bounds == (Bound(A, 0.9, 0.95), Bound("layers", None, 4.0))
     assert scales.slacks({A: 0.8, "layers": 5.0}) == pytest.approx((0.1, -0.15, 1.0))
     assert scales.slacks({A: 0.9, "layers": 4.0})[::2] == (0.0, 0.0)
-    assert bounds_told(asked, scales) == (f"{A} at least 90.0 and at most 95.0", "layers at most 4")
+    assert bounds_told(asked, scales) == (
+        f"{A} at least 90.0% and at most 95.0%",
+        "layers at most 4",
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_a_benchmark_is_better_the_way_its_metric_is() -> None:
 def test_values_as_text() -> None:
     text = {"name": "text", "dataset": "org/toy", "kind": "perplexity", "target": "{{ text }}"}
     shown = partial(shown_value, spec(benchmarks=[{"benchmark": text}, A]))
-    assert [shown(A, 0.5123), shown("text", 0.5123)] == ["51.2", "0.5123"]
+    assert [shown(A, 0.5123), shown("text", 0.5123)] == ["51.2%", "0.512"]
     assert shown("sparsity", -0.01234) == "−0.0123"
     assert [shown("parameters", n) for n in (656512.0, 7.24e9)] == ["657k", "7.24B"]
     told = [shown(name, 8.0) for name in ("layers", "tokens", "throughput")]

@@ -9,9 +9,10 @@ from morphing.devices import DEVICES, resolve_device
 from morphing.errors import MorphingError
 from morphing.inert import as_html
 from morphing.runs.measures import MEASURES, readable
+from morphing.runs.progress import duration
 from morphing.search.samplers import SAMPLERS
 from morphing.sources.source import Inspection, ModelHit
-from morphing.ui.cards import chip, duration, empty, grid, link, option, pill, short_name
+from morphing.ui.cards import chip, empty, grid, link, option, pill, short_name
 from morphing.ui.compose.choice import Choice, Role, Settings, addable, count_numbers, inspected
 from morphing.ui.compose.words import (
     DEPTHS,
@@ -22,7 +23,7 @@ from morphing.ui.compose.words import (
     ZOO_MODELS,
 )
 from morphing.ui.limits import limits
-from morphing.ui.session import seconds_per_trial
+from morphing.ui.session import pace
 
 _NOTHING_CHOSEN = "No benchmark yet", "Take some from the catalogue below, or bring your own data."
 _CAUTION = (
@@ -222,8 +223,8 @@ def summary(choice: Choice, settings: Settings, token: str | None) -> str:
     reported = len(choice.benchmarks) - len(choice.tasks)
     report = f", {reported} reported only" if reported else ""
     answers = len(choice.tasks) * settings.samples * settings.evaluations
-    pace = seconds_per_trial(choice.base, set(choice.tasks), settings.samples)
-    time = f", about {duration(pace * settings.evaluations)}" if pace else ""
+    seconds = pace(choice.base, set(choice.tasks), settings.samples)
+    time = f", about {duration(seconds * settings.evaluations)}" if seconds else ""
     try:
         numbers, problem = count_numbers(choice, settings, token), ""
     except MorphingError as error:

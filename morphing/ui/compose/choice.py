@@ -1,9 +1,10 @@
 """What the visitor has put together under Compose, and how a click changes it."""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 from morphing.benchmarks.benchmark import Benchmark, catalogue
@@ -18,6 +19,7 @@ from morphing.search.options import Strategy
 from morphing.search.samplers import SAMPLERS
 from morphing.sources.find import inspect
 from morphing.sources.source import Inspection
+from morphing.ui.cache import Cache
 from morphing.ui.compose.words import DEFAULT_SAMPLER, DEPTHS, METHODS, STRATEGIES
 from morphing.ui.session import check_model
 from morphing.zoo import MODELS
@@ -26,6 +28,9 @@ Role = Literal["objective", "report"]
 """A benchmark the search optimises, or one only reported on at the end."""
 
 _RETRY_SECONDS = 20
+_KEPT_MODELS = 256
+_FOUND: Cache[Inspection] = Cache(_KEPT_MODELS)
+_TRIED: Cache[Inspection | MorphingError] = Cache(_KEPT_MODELS)
 
 
 @dataclass(frozen=True)
@@ -270,25 +275,34 @@ def addable(choice: Choice) -> list[str]:
 
 
 def inspected(name: str, token: str | None) -> Inspection:
-    """A model's headers, read once a process (a revision that moves is pinned at launch).
+    """A model's headers, read once (a revision that moves is pinned at launch).
 
     Raises:
         MorphingError: as `inspect` does; asked again only after a while, for every redraw asks.
     """
-    found = _tried(name, token, int(time.monotonic() / _RETRY_SECONDS))
-    if isinstance(found, MorphingError):
-        raise found
-    return found
+    # What a visitor may see is theirs alone; the token itself is not kept.
+    key = name, hashlib.sha256((token or "").encode()).digest()
+    now = int(time.monotonic() / _RETRY_SECONDS)
+
+    def found() -> Inspection:
+        tried = _TRIED.get(key, now, lambda: _try(name, token))
+        if isinstance(tried, MorphingError):
+            raise tried
+        return tried
+
+    return _FOUND.get(key, _written(name), found)
 
 
-@lru_cache(maxsize=128)
-def _tried(name: str, token: str | None, _when: int) -> Inspection | MorphingError:
+def _try(name: str, token: str | None) -> Inspection | MorphingError:
     try:
-        return _read(name, token)
+        return inspect(check_model(name), token)
     except MorphingError as error:
         return error
 
 
-@lru_cache(maxsize=128)
-def _read(name: str, token: str | None) -> Inspection:
-    return inspect(check_model(name), token)
+def _written(name: str) -> int:
+    """When a model's folder last changed; 0 of one that is no folder here."""
+    try:
+        return Path(name).expanduser().stat().st_mtime_ns
+    except (OSError, ValueError, RuntimeError):
+        return 0

@@ -3,9 +3,10 @@
 from morphing.inert import as_html
 from morphing.runs.figures import Figures
 from morphing.runs.leases import Worker
+from morphing.runs.progress import duration
 from morphing.runs.spec import first_evaluations
 from morphing.runs.status import Status
-from morphing.ui.cards import duration, empty
+from morphing.ui.cards import empty
 from morphing.ui.scene import Scene
 
 NO_RUN = empty(
