@@ -56,6 +56,12 @@ def test_an_adapter_is_put_on_the_base_it_names_or_on_another(
     assert found.base == str(zoo.model_folder("base").resolve())
     check(found, expected)
     check(load_single(str(folder), base="zoo:base"), expected)
+    # As recipes write it, and as people type it.
+    together = load_single(f" ZOO:base + {folder}", device="cpu")
+    assert (together.name, together.base) == (str(folder), "zoo:base")
+    check(together, expected)
+    with pytest.raises(MorphingError, match="leave out the base zoo:word-games"):
+        load_single(f"zoo:base+{folder}", base="zoo:word-games")
 
 
 def test_a_base_that_does_not_fit_is_refused(adapter: tuple[Path, object]) -> None:

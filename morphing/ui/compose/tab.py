@@ -1,6 +1,6 @@
 """The tab "Compose": what to merge, what to measure, how to search, and the launch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ from morphing.errors import MorphingError
 from morphing.inert import as_html
 from morphing.runs import launch
 from morphing.runs.prepare import create_run
+from morphing.runs.run import Run
 from morphing.sources.find import search_models
 from morphing.sources.names import model_name
 from morphing.ui import session
-from morphing.ui.cards import heading, pick_html
+from morphing.ui.cards import heading, pick_html, step_bar
 from morphing.ui.compose import cards as cards
 from morphing.ui.compose import catalogue
 from morphing.ui.compose.choice import Choice, Settings, inspected
@@ -26,7 +27,7 @@ from morphing.ui.compose.settings import (
     space_controls,
 )
 from morphing.ui.compose.settings import shown as visible
-from morphing.ui.handlers import guarded, sentence
+from morphing.ui.handlers import follow, guarded, sentence
 from morphing.ui.limits import within_limits
 from morphing.ui.quotas import QUOTAS, visitor_of
 from morphing.visitors import is_public
@@ -136,9 +137,21 @@ class Compose:
         workers = int(settings.workers)
         spec = within_limits(data[self.choice].spec(settings), workers)
         with QUOTAS.starting(visitor_of(profile, request)) as started:
-            run = create_run(session.new_folder(spec.name), spec, token)
+            made: list[Run] = []
+
+            def prepare(emit: Callable[[str], None]) -> None:
+                """Gigabytes of a folder's model take a while to be pinned."""
+
+                def progress(step: str, done: int, total: int) -> None:
+                    emit(step_bar(step, done, total))
+
+                made.append(create_run(session.new_folder(spec.name), spec, token, progress))
+
+            for html in follow(prepare, stoppable=True):
+                yield {self.note: html}
+            (run,) = made
             started(run.name)
-            yield {self.go: gr.Button("Starting…", interactive=False)}
+            yield {self.go: gr.Button("Starting…", interactive=False), self.note: ""}
             arrived = {
                 self.current: run.name,
                 self.own: [*data[self.own], run.name],
