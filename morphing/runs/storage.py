@@ -102,7 +102,9 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     place = place_of(folder)
     if place is not None:
-        storage: optuna.storages.BaseStorage = _open_database(_with_password(place, url, folder))
+        database = _with_password(place, url, folder)
+        _check_file(database)
+        storage: optuna.storages.BaseStorage = _open_database(database)
     elif url is not None:
         raise MorphingError(
             f"The run {folder.name} is kept in its own folder: leave --storage out."
@@ -121,6 +123,14 @@ def open_study(
             " where it was made."
         )
     return study
+
+
+def _check_file(url: URL) -> None:
+    """Refuse a database in a file that is not there: SQLite would make it, wherever a run says."""
+    if url.drivername.startswith("sqlite") and not Path(str(url.database)).is_file():
+        raise MorphingError(
+            f"The run's database {url.database} is not there: put it back where it was."
+        )
 
 
 def _make_study(
