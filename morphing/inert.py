@@ -7,6 +7,7 @@ for its own. Here such characters become visible: U+001B is shown as ``\u001b``,
 character again in JSON and in a double-quoted YAML string.
 """
 
+import logging
 import re
 from html import escape
 
@@ -37,6 +38,22 @@ def whole(text: str) -> str:
 def one_line(text: str) -> str:
     """``text`` on one line, with its live characters visible: a message of one sentence."""
     return visible(" ".join(text.split()))
+
+
+class InertFormatter(logging.Formatter):
+    """A log's lines, tracebacks included, without anything that steers the terminal they go to."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return visible(super().format(record), lines=True)
+
+
+def make_logs_inert() -> None:
+    """Let what is logged to the terminal steer nothing there: messages quote text from outside."""
+    handlers = [*logging.getLogger().handlers, logging.lastResort]
+    for handler in handlers:
+        if handler is not None and handler.formatter is None:
+            handler.setFormatter(InertFormatter())
 
 
 def as_html(text: str) -> str:

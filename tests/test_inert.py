@@ -2,6 +2,8 @@
 
 import io
 import json
+import logging
+import sys
 import unicodedata
 
 import pytest
@@ -13,7 +15,7 @@ from rich.table import Table
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.cli import terminal
 from morphing.cli.tables import described
-from morphing.inert import as_html, one_line, visible
+from morphing.inert import as_html, make_logs_inert, one_line, visible
 from morphing.merging.recipe import Recipe
 from morphing.runs.trial import Trial
 
@@ -46,6 +48,20 @@ def test_what_is_made_visible_is_inert_and_stays_as_it_is(text: str) -> None:
     assert visible(visible(text)) == visible(text)
     assert "\n" not in visible(text) + one_line(text)
     assert "<" not in as_html(text) and '"' not in as_html(text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_is_logged_steers_no_terminal(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    last = logging.StreamHandler(screen)
+    monkeypatch.setattr(logging, "lastResort", last)
+    make_logs_inert()
+    try:
+        raise ValueError(text)
+    except ValueError:
+        record = logging.LogRecord("x", 30, "f", 1, "left out: %s", (text,), sys.exc_info())
+    last.handle(record)
+    assert is_inert(screen.getvalue()) and visible(text, lines=True) in screen.getvalue()
 
 
 @given(st.dictionaries(texts, texts, max_size=3))

@@ -13,6 +13,7 @@ from morphing.cli.runs import front, pause, resume, search, stop, worker
 from morphing.cli.scores import benchmarks, evaluate
 from morphing.cli.services import app_command, job
 from morphing.errors import mendable
+from morphing.inert import make_logs_inert
 
 app = typer.Typer(
     help="Search merge recipes for the best trade-offs between fine-tuned models.",
@@ -52,6 +53,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     _quiet_libraries(debug)
+    make_logs_inert()
     try:
         app(args=arguments, prog_name="morphing")
     except Exception as error:

@@ -18,7 +18,7 @@ import gradio as gr
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from morphing.inert import as_html
+from morphing.inert import as_html, make_logs_inert
 from morphing.ui import session, theme
 from morphing.ui.compare.tab import compare_tab
 from morphing.ui.compose.tab import compose_tab
@@ -212,6 +212,7 @@ def launch(port: int | None = None, host: str | None = None, share: bool = False
         share: through a link of Gradio's too.
     """
     asked = os.environ.get("GRADIO_SERVER_PORT") or os.environ.get("PORT") or 7860
+    make_logs_inert()
     bound = serve_at(host, share)
     if is_public() and not on_space():
         log.warning("Others can reach this page, so it is careful: see docs/serving.md.")
