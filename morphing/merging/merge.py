@@ -1,7 +1,7 @@
 """One merge from a recipe alone, in one stage or several: models fetched, merged and written."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -21,6 +21,7 @@ from morphing.merging.writing.checkpoint import RECIPE, RECORD, export, fingerpr
 from morphing.merging.writing.checkpoint_writer import check_target
 from morphing.merging.writing.lora import AdapterReport
 from morphing.sources import local
+from morphing.sources.configuration import difference_remark
 from morphing.sources.content import with_digest
 from morphing.sources.find import download
 from morphing.sources.names import model_and_adapter
@@ -201,7 +202,8 @@ class _Maker:
         engine = open_engine(
             recipe, self.device, self.progress, self.token, self.placement, self.made
         )
-        self.told([*remarks, *(prefix + remark for remark in engine.remarks(recipe))])
+        found = (*engine.remarks(recipe), *_model_remarks(engine, recipe))
+        self.told([*remarks, *(prefix + remark for remark in found)])
         return engine
 
     def _stage(self, engine: Engine, recipe: Recipe, name: str) -> Path:
@@ -215,6 +217,16 @@ class _Maker:
             self.export(engine, recipe, folder)
             mark.write_text(wanted)
         return folder
+
+
+def _model_remarks(engine: Engine, recipe: Recipe) -> Iterator[str]:
+    """What was taken for granted of the models, and settings of theirs that the merge has not."""
+    models = {name: engine.models[name] for name in recipe.inputs}
+    yield from dict.fromkeys(r for model in models.values() for r in model.weights.remarks)
+    donor = recipe.base or recipe.inputs[0]  # whose configuration the merge has
+    for name, model in models.items():
+        if remark := difference_remark(donor, models[donor].config, name, model.config):
+            yield remark
 
 
 def _digest(engine: Engine, recipe: Recipe) -> str:

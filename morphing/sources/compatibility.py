@@ -7,6 +7,7 @@ from dataclasses import replace
 from morphing.errors import MorphingError
 from morphing.sources import naming
 from morphing.sources.ancestry import is_base, with_likely
+from morphing.sources.configuration import difference_remark
 from morphing.sources.source import Inspection, TensorInfo
 
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
@@ -62,6 +63,8 @@ def check(
             ours, theirs = _in_one_layout(base, source)
             _check_checkpoint(ours, theirs)
             remarks += _check_rows(ours, theirs, vocabularies_aligned, vocabulary)
+            told = difference_remark(base.name, base.config, source.name, source.config)
+            remarks += [told] if told else []
         if not allow_unrelated_base:
             remarks += _check_ancestry(base, source)
     return tuple(dict.fromkeys(remarks))

@@ -1,10 +1,18 @@
 """What only the models show of a recipe: filters that match nothing, settings unread, layers."""
 
-import pytest
+import json
+import shutil
+from pathlib import Path
 
+import pytest
+import torch
+
+from morphing.merging.merge import merge_recipe
 from morphing.merging.planning.plan import ModelInfo, plan_remarks
 from morphing.merging.recipe import Recipe
 from morphing.sources import local
+from morphing.sources.compatibility import check
+from morphing.sources.find import inspect
 from morphing.sources.source import Source
 from tests.merging.tiny import LAYERS
 
@@ -133,3 +141,25 @@ def test_recipes_of_a_search_leave_nothing_to_tell(infos: dict[str, ModelInfo]) 
                 )
                 point = {n: (d.low + d.high) / 2 for n, d in space.distributions().items()}
                 assert plan_remarks(space.recipe(point), infos) == [], name
+
+
+def test_a_source_with_other_settings_is_told_of_in_a_search_and_a_merge(
+    family: list[Source], tmp_path: Path
+) -> None:
+    """Adapters have no configuration of their own."""
+    other = Path(shutil.copytree(family[1].folder, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    changed = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rms_norm_eps": 1e-3}
+    (other / "config.json").write_text(json.dumps({**config, **changed}))
+    base = inspect(str(family[0].folder))
+    assert check(base, [inspect(str(family[1].folder))]) == ()
+    (told,) = check(base, [inspect(str(other))])
+    assert "rope.theta 1e+06 where the base has 10000" in told
+    assert "rms_norm_eps 0.001 where the base has 1e-06" in told
+    models = [{"model": str(m), "parameters": {"weight": 0.5}} for m in (other, family[2].folder)]
+    recipe = Recipe(
+        {"merge_method": "task_arithmetic", "base_model": str(family[0].folder), "models": models}
+    )
+    noted: list[str] = []
+    merge_recipe(recipe, tmp_path / "out", torch.device("cpu"), lambda *_: None, told=noted.extend)
+    assert noted == [told]
