@@ -36,6 +36,11 @@ class Same(evaluate.Metric):
         pathlib.Path({mark!r}).touch()
         return {{"same": float(predictions == references)}}
 """
+TEMPLATE = (
+    "{{% for c in ''.__class__.__mro__[1].__subclasses__() %}}"
+    "{{% if c.__name__ == 'Popen' %}}{{{{ c(['touch', '{mark}']).wait() }}}}{{% endif %}}"
+    "{{% endfor %}}{{{{ question }}}}"
+)
 ROWS = [{"question": f"what is {n}?", "answer": str(n)} for n in range(6)]
 
 
@@ -232,6 +237,14 @@ def test_the_harnesss_own_python_fetches_no_metric_without_leave(mark: Path) -> 
     guard_modules()
     with pytest.raises(MorphingError, match="--allow-code"):
         library.load("rouge")
+
+
+@pytest.mark.parametrize("field", ["doc_to_text", "doc_to_target", "gen_prefix"])
+def test_a_tasks_template_runs_nothing(task: Callable[..., str], mark: Path, field: str) -> None:
+    """The harness renders in an environment without a sandbox; here it has ours."""
+    with pytest.raises(MorphingError):
+        met(task(**{field: TEMPLATE.format(mark=mark)}))
+    assert not mark.exists()
 
 
 def test_what_runs_programs_without_a_sandbox_stays_refused(task: Callable[..., str]) -> None:

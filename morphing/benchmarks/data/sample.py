@@ -10,6 +10,7 @@ from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.templates import evaluate_list, render
 from morphing.errors import MorphingError
 from morphing.inert import whole
+from morphing.rendering.process import NameUndefined, TemplateFailed
 
 
 @dataclass(frozen=True)
@@ -105,17 +106,15 @@ def render_field(benchmark: Benchmark, field: str, template: str, row: Mapping[s
 @contextmanager
 def _said(benchmark: Benchmark, field: str, row: Mapping[str, Any]) -> Iterator[None]:
     """Turn what goes wrong in a template into a MorphingError that names the field."""
-    from jinja2 import TemplateError, UndefinedError
-
     try:
         yield
-    except UndefinedError as error:
+    except NameUndefined as error:
         raise MorphingError(
             f"The {field} of benchmark {benchmark.name!r} uses a column that the dataset"
-            f" {benchmark.dataset!r} doesn't have ({error.message}): its columns are"
+            f" {benchmark.dataset!r} doesn't have ({error}): its columns are"
             f" {', '.join(map(str, row))}."
         ) from error
-    except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+    except TemplateFailed as error:
         raise MorphingError(
             f"The {field} of benchmark {benchmark.name!r} can't be made from the dataset"
             f" {benchmark.dataset!r}: {error}."

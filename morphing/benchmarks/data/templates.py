@@ -1,84 +1,91 @@
-"""Templates over dataset rows, and the text a model is given."""
+"""Templates over dataset rows: how a row becomes a prompt, a target or options."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from morphing.benchmarks.judging.answers import last_boxed
+from morphing.rendering.limits import SOURCE
+from morphing.rendering.process import render_list, render_text
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-    from jinja2.environment import TemplateExpression
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+_NEWLINE = re.compile(r"\r\n|\r")
+_ENVIRONMENT = f"{__name__}:environment"
 
 
 @cache
-def _environment() -> "ImmutableSandboxedEnvironment":
+def environment() -> "ImmutableSandboxedEnvironment":
+    """The Jinja environment of a benchmark's templates."""
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True
-    )
+    made = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     # Options that end a prompt begin with a space in most languages, and columns hold them without.
-    environment.filters["prefixed"] = lambda text, prefix: f"{prefix}{text}"
-    environment.filters["boxed"] = last_boxed
-    return environment
-
-
-@cache
-def _template(source: str) -> "Template":
-    return _environment().from_string(source)
-
-
-@cache
-def _expression(source: str) -> "TemplateExpression":
-    return _environment().compile_expression(source, undefined_to_none=False)
+    made.filters["prefixed"] = lambda text, prefix: f"{prefix}{text}"
+    made.filters["boxed"] = last_boxed
+    return made
 
 
 def check_template(field: str, source: str) -> None:
     """Raise ValueError where ``source`` is not a Jinja template."""
-    from jinja2 import TemplateSyntaxError
-
-    try:
-        _template(source)
-    except TemplateSyntaxError as error:
-        raise ValueError(f"{field} is not a Jinja template ({error.message})") from error
+    _check(field, source, "template")
 
 
 def check_expression(field: str, source: str) -> None:
     """Raise ValueError where ``source`` is not a Jinja expression."""
-    from jinja2 import TemplateSyntaxError
+    _check(field, source, "expression")
 
+
+def _check(field: str, source: str, what: str) -> None:
+    from jinja2 import TemplateSyntaxError, nodes
+
+    if len(source) > SOURCE:
+        raise ValueError(f"{field} is longer than {SOURCE} characters")
     try:
-        _expression(source)
-    except TemplateSyntaxError as error:
-        raise ValueError(f"{field} is not a Jinja expression ({error.message})") from error
+        # Parsed and not compiled: compiling computes what is constant, however long that takes.
+        parsed = environment().parse(source if what == "template" else f"{{{{ {source} }}}}")
+    except (TemplateSyntaxError, RecursionError) as error:
+        said = getattr(error, "message", None) or "it is nested too deeply"
+        raise ValueError(f"{field} is not a Jinja {what} ({said})") from error
+    if what == "expression" and not _is_expression(parsed):
+        raise ValueError(f"{field} is not a Jinja expression (write what is between {{{{ and }}}})")
+    for kind, known in ((nodes.Filter, environment().filters), (nodes.Test, environment().tests)):
+        for node in parsed.find_all(kind):
+            if node.name not in known:
+                named = f"No {kind.__name__.lower()} named {node.name!r}"
+                raise ValueError(f"{field} is not a Jinja {what} ({named})")
+
+
+def _is_expression(parsed: Any) -> bool:
+    from jinja2 import nodes
+
+    if len(parsed.body) != 1 or not isinstance(parsed.body[0], nodes.Output):
+        return False
+    (output,) = parsed.body
+    return len(output.nodes) == 1 and not isinstance(output.nodes[0], nodes.TemplateData)
 
 
 def evaluate_list(source: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     """The texts of the list that an expression gives over the row's columns, and ``row`` itself.
 
     Raises:
-        jinja2.TemplateError: as :func:`render`.
-        TypeError: the expression gives no list.
+        NameUndefined: it uses a column that the row doesn't have.
+        TemplateFailed: it gives no list, or as `render`.
     """
-    from collections.abc import Iterable
-
-    from jinja2 import Undefined
-
-    value = _expression(source)(**{**row, "row": row})
-    if isinstance(value, Undefined):
-        value._fail_with_undefined_error()
-    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-        raise TypeError(f"{source!r} gives no list")
-    return tuple(map(str, value))
+    return render_list(_ENVIRONMENT, source, {**row, "row": row})
 
 
 def render(source: str, row: Mapping[str, Any]) -> str:
     """The template over the row's columns, and over ``row`` itself.
 
     Raises:
-        jinja2.TemplateError: it uses a column the row doesn't have, or does what a sandbox forbids.
+        NameUndefined: it uses a column that the row doesn't have.
+        TemplateFailed: it fails, does what a sandbox forbids, or needs more time or memory than
+            `morphing.rendering.limits` allow.
     """
-    return _template(source).render({**row, "row": row})
+    if "{" not in source:
+        return _NEWLINE.sub("\n", source)  # plain text, in which Jinja changes nothing else
+    return render_text(_ENVIRONMENT, source, {**row, "row": row})

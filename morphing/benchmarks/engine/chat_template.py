@@ -5,6 +5,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.engine.thinking import Thinking, may_think, opened_by
+from morphing.rendering.chat import render_chat
+from morphing.rendering.process import TemplateFailed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +29,7 @@ def chat_text(
     template has no switch but begins a thought, ``off`` ends it at once.
 
     Raises:
-        jinja2.TemplateError, or whatever else the template raises.
+        TemplateFailed: the template fails, refuses the turns, or needs more than its limits.
     """
     switch = None if thinking == "auto" else thinking_switch(tokenizer)
     text = _applied(tokenizer, turns, reply, {} if switch is None else {switch: thinking == "on"})
@@ -53,7 +55,7 @@ def _switch_of(tokenizer: "PreTrainedTokenizerBase", template: str) -> str | Non
             continue
         try:
             texts = {_applied(tokenizer, turns, True, {name: on}) for on in (True, False)}
-        except Exception:  # a template is a program: what it raises can't be told in advance
+        except TemplateFailed:
             continue
         if len(texts) == 2:
             return name
@@ -75,12 +77,10 @@ def thinking_remark(tokenizer: "PreTrainedTokenizerBase", thinking: Thinking) ->
 def _applied(
     tokenizer: "PreTrainedTokenizerBase", turns: Turns, reply: bool, variables: Mapping[str, bool]
 ) -> str:
-    return str(
-        tokenizer.apply_chat_template(
-            [dict(turn) for turn in turns],
-            tokenize=False,
-            add_generation_prompt=reply,
-            continue_final_message=not reply,
-            **variables,
-        )
+    return render_chat(
+        tokenizer,
+        turns,
+        add_generation_prompt=reply,
+        continue_final_message=not reply,
+        **variables,
     )

@@ -21,6 +21,7 @@ from morphing.benchmarks.engine.encode import (
 from morphing.benchmarks.engine.generate import generate
 from morphing.benchmarks.engine.likelihood import Likelihood, log_likelihoods
 from morphing.benchmarks.engine.thinking import Thinking
+from morphing.rendering.process import TemplateFailed
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -111,11 +112,10 @@ class EngineLM(LM):
 
         ``reply``: the assistant's turn is opened; otherwise the last message is left unfinished.
         """
-        from jinja2 import TemplateError
 
         try:
             return chat_text(tokenizer, messages, thinking, reply)
-        except TemplateError:
+        except TemplateFailed:
             kept = [turn for turn in messages if turn["role"] != "system"]
             return chat_text(tokenizer, kept, thinking, reply)
 

@@ -19,6 +19,7 @@ from morphing.benchmarks.harness.fields import (
     metrics,
 )
 from morphing.benchmarks.harness.files import find_task
+from morphing.benchmarks.harness.templates import render_apart
 from morphing.benchmarks.judging.modules import guard_modules
 from morphing.benchmarks.results import Output
 from morphing.benchmarks.sandbox.check import ask_leave
@@ -52,6 +53,7 @@ def build_task(
     task_file = find_task(str(benchmark.task), benchmark.include)
     check_usable(task_file)
     guard_modules()
+    render_apart()
     config = {**task_file.loaded(), **changes}
     config["metric_list"] = [_metric(benchmark, config)]
     for key in ("tag", "group", "task_list", "dataset_kwargs"):

@@ -15,6 +15,7 @@ from morphing.benchmarks.results import Output, Prepared, Progress
 from morphing.benchmarks.sandbox.check import require_code
 from morphing.benchmarks.sandbox.run import Execution, run_program
 from morphing.errors import MorphingError
+from morphing.rendering.process import TemplateFailed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -100,11 +101,9 @@ def program(benchmark: Benchmark, sample: Sample, answer: str) -> str:
     Raises:
         MorphingError: the template uses a column that the dataset doesn't have.
     """
-    from jinja2 import TemplateError
-
     try:
         return render(benchmark.program or "", {**(sample.row or {}), "answer": answer})
-    except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+    except TemplateFailed as error:
         raise MorphingError(
             f"The program of benchmark {benchmark.name!r} can't be made from sample {sample.id}"
             f" ({error}): its columns are {', '.join(sample.row or {})}, and the answer is"

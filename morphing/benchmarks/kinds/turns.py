@@ -7,6 +7,7 @@ from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.sample import Sample
 from morphing.benchmarks.engine.chat_template import Thinking, chat_text, thinking_remark
 from morphing.errors import MorphingError
+from morphing.rendering.process import TemplateFailed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,8 +72,6 @@ def _together(sample: Sample) -> str:
 def _chat(
     tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark, sample: Sample, thinking: Thinking
 ) -> str:
-    from jinja2 import TemplateError
-
     user = {"role": "user", "content": sample.prompt}
     try:
         if sample.system:
@@ -81,11 +80,11 @@ def _chat(
                 text = chat_text(tokenizer, [system, user], thinking)
                 if sample.system.strip() in text:
                     return text
-            except TemplateError:
+            except TemplateFailed:
                 pass  # most that have no system's turn raise an error of their own
             user["content"] = _together(sample)
         return chat_text(tokenizer, [user], thinking)
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+    except TemplateFailed as error:
         raise MorphingError(
             f"The chat template of {_name(tokenizer)} can't write a prompt of benchmark"
             f" {benchmark.name!r} ({error}): mend the template, or set chat to false."

@@ -20,6 +20,8 @@ from morphing.merging.vocabulary.tokenizers import (
     set_chat_template,
 )
 from morphing.merging.vocabulary.vocabulary import Vocabulary
+from morphing.rendering.chat import render_chat
+from morphing.rendering.process import TemplateFailed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -192,8 +194,8 @@ def _end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The token that a template writes after an answer, if that is one token of the vocabulary."""
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     try:
-        text = str(tokenizer.apply_chat_template(chat, tokenize=False))
-    except Exception:  # a template may refuse any conversation, in its own words
+        text = render_chat(tokenizer, chat)
+    except TemplateFailed:  # a template may refuse any conversation, in its own words
         return []
     after = text.rpartition(_ANSWER)[2].lstrip()
     added = sorted((t.content for t in tokenizer.added_tokens_decoder.values()), key=len)

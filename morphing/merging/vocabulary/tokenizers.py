@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
+from morphing.rendering.chat import render_chat
+from morphing.rendering.process import TemplateFailed, TemplateMalformed, TemplateUnbounded
 from morphing.sources import tokenizer_files
 
 if TYPE_CHECKING:
@@ -180,16 +182,17 @@ def _reloaded(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase"
 
 
 def _check_syntax(tokenizer: "PreTrainedTokenizerBase") -> None:
-    from jinja2 import TemplateSyntaxError
-
     try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
-    except TemplateSyntaxError as error:
+        render_chat(tokenizer, [{"role": "user", "content": "?"}])
+    except TemplateMalformed as error:
         raise MorphingError(
-            f"The recipe's chat_template is not a Jinja template: line {error.lineno},"
-            f" {error.message}."
+            f"The recipe's chat_template is not a Jinja template: {error}."
         ) from error
-    except Exception:
+    except TemplateUnbounded as error:
+        raise MorphingError(
+            f"The recipe's chat_template can't be used, for {error}: mend it."
+        ) from error
+    except TemplateFailed:
         pass  # it compiles; which conversations it takes is its own affair
 
 

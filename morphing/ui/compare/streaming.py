@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from morphing.benchmarks.engine.chat_template import Turns, chat_text
 from morphing.benchmarks.engine.encode import context_length, encode
 from morphing.benchmarks.engine.thinking import MARKS, Reply, may_think, opened_by, split_thought
+from morphing.errors import MorphingError
+from morphing.rendering.process import TemplateFailed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -85,6 +87,11 @@ def stream_reply(
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Turns) -> str:
     if tokenizer.chat_template:
-        return chat_text(tokenizer, messages)
+        try:
+            return chat_text(tokenizer, messages)
+        except TemplateFailed as error:
+            raise MorphingError(
+                f"The model's chat template can't write this chat ({error}): choose another model."
+            ) from error
     turns = "\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)
     return f"{turns}\nAssistant:"
