@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -340,20 +341,26 @@ def test_huge_files(attempt: Attempt) -> None:
 
 
 def test_sleeping_beyond_the_limit(attempt: Attempt, marker: str) -> None:
-    watched = threading.Event()
     seen: set[str] = set()
 
-    def watch() -> None:
+    def watch(watched: threading.Event) -> None:
         while not watched.wait(0.05):
             for pid in running(marker):
-                seen.add(Path(f"/proc/{pid}/oom_score_adj").read_text().strip())
+                with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                    seen.add(Path(f"/proc/{pid}/oom_score_adj").read_text().strip())
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    done = attempt("import os, time\nos.fork()\ntime.sleep(600)", seconds=1.5)
-    watched.set()
-    watcher.join()
-    assert done == Execution(False, "it took more than 1.5 s", "")
+    for seconds in (1.5, 6.0, 24.0):  # on a loaded machine a program may not begin in the first
+        watched = threading.Event()
+        watcher = threading.Thread(target=watch, args=(watched,))
+        watcher.start()
+        try:
+            done = attempt("import os, time\nos.fork()\ntime.sleep(600)", seconds=seconds)
+        finally:
+            watched.set()
+            watcher.join()
+        assert done == Execution(False, f"it took more than {seconds:g} s", "")
+        if seen:
+            break
     # So the host can see a program by its marker, and would see survivors; and the kernel, short of
     # memory, would end them before anything else.
     assert seen == {"1000"}
