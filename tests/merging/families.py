@@ -118,7 +118,7 @@ _OTHERS: Mapping[str, Callable[[], PreTrainedModel]] = {
         linear_value_head_dim=8,
         layer_types=["linear_attention", "full_attention"],
     ),
-    "hrm_text": partial(_build, "HrmText"),
+    "hrm_text": partial(_build, "HrmText", **_HEADS),
 }
 FAMILIES = {**_KNOWN, **_OTHERS}
 """By name. The first thirteen are those that most merges are of; the others are renamed, stacked,

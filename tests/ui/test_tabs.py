@@ -1,5 +1,6 @@
 """What the tabs do, without a browser: each handler is a method that takes and gives values."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,12 +8,16 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from morphing import zoo
 from morphing.errors import MorphingError
 from morphing.runs import launch
 from morphing.runs.run import Run, list_runs
 from morphing.ui import app, session
 from morphing.ui.compare.tab import Compare, compare_tab
+from morphing.ui.compose import cards
 from morphing.ui.compose.choice import Choice, Settings
 from morphing.ui.compose.own import Own
 from morphing.ui.compose.tab import Compose, compose_tab
@@ -122,6 +127,23 @@ def test_a_launch_that_fails_leaves_the_run_and_says_why(
     monkeypatch.setattr(launch, "start", fails)
     *_, last = compose.start_run(values(compose, Choice.zoo()), None, None, HERE)  # type: ignore[arg-type]
     assert "No &lt;room&gt;." in last[compose.note] and last[compose.current]
+
+
+def test_what_was_mended_of_a_model_is_said(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On its card, and as the search is launched; tensors' names are text from outside."""
+    folder = Path(shutil.copytree(zoo.model_folder("english-math"), tmp_path / "math"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["v_head.<img src=x>.weight"] = torch.ones(2)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    choice = Choice.zoo().after("add", str(folder))
+    assert "stores v_head.&lt;img src=x&gt;.weight" in cards.models(choice, None)
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Info", lambda text, **_: said.append(text))
+    monkeypatch.setattr(launch, "start", lambda *_, **__: None)
+    list(compose.start_run(values(compose, choice), None, None, HERE))  # type: ignore[arg-type]
+    assert ["v_head.&lt;img src=x&gt;.weight" in text for text in said] == [True]
 
 
 def test_visitors_launch_within_limits(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

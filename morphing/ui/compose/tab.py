@@ -11,6 +11,7 @@ from morphing.inert import as_html
 from morphing.runs import launch
 from morphing.runs.prepare import create_run
 from morphing.runs.run import Run
+from morphing.sources.ancestry import unquantised
 from morphing.sources.find import search_models
 from morphing.sources.names import model_name
 from morphing.ui import session
@@ -112,7 +113,8 @@ class Compose:
         found = inspected(model, session.token_of(login))
         after = made.after(action, model)
         if action == "add" and not made.sources and found.base_models:
-            after = after.after("base", found.base_models[0])
+            # A quantised copy cannot be merged: what it was most likely made from can.
+            after = after.after("base", unquantised(found.base_models[0]))
         return {self.choice: after, self.wanted: "", self.hits: "", self.note: ""}
 
     def find(self, made: Choice, text: str, login: gr.OAuthToken | None) -> dict[Any, Any]:
@@ -138,6 +140,7 @@ class Compose:
         spec = within_limits(data[self.choice].spec(settings), workers)
         with QUOTAS.starting(visitor_of(profile, request)) as started:
             made: list[Run] = []
+            remarks: list[str] = []
 
             def prepare(emit: Callable[[str], None]) -> None:
                 """Gigabytes of a folder's model take a while to be pinned."""
@@ -145,11 +148,14 @@ class Compose:
                 def progress(step: str, done: int, total: int) -> None:
                     emit(step_bar(step, done, total))
 
-                made.append(create_run(session.new_folder(spec.name), spec, token, progress))
+                folder = session.new_folder(spec.name)
+                made.append(create_run(folder, spec, token, progress, remarks.append))
 
             for html in follow(prepare, stoppable=True):
                 yield {self.note: html}
             (run,) = made
+            for remark in remarks:
+                gr.Info(as_html(remark), title="Note", duration=12)
             started(run.name)
             yield {self.go: gr.Button("Starting…", interactive=False), self.note: ""}
             arrived = {
