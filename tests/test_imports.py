@@ -26,6 +26,7 @@ ALLOWED = {
     "jobs": {"publishing", "runs", "benchmarks"},
     "ui": {"jobs", "publishing", "runs", "search", "merging", "benchmarks", "sources", "zoo"},
     "cli": {
+        "matching",
         "ui",
         "jobs",
         "publishing",

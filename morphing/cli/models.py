@@ -45,6 +45,7 @@ def merge(
     """Make the one merge a recipe says; interrupted, the same command goes on."""
     from morphing.cli.terminal import step_bar
     from morphing.devices import resolve_device
+    from morphing.matching.merge import is_solved, merge_solved
     from morphing.merging.merge import merge_adapter, merge_stages, read_merge, refuse_all
     from morphing.merging.models import PLACEMENTS
 
@@ -56,7 +57,15 @@ def merge(
     where = resolve_device(device)
     told = refuse_all if strict else note
     with _going_on(folder), step_bar() as progress:
-        if adapter_rank is None:
+        if is_solved(wanted):
+            if adapter_rank is not None:
+                raise MorphingError(
+                    f"A {wanted.final.method} merge cannot be written as an adapter: leave"
+                    " --adapter-rank out."
+                )
+            report = None
+            merge_solved(wanted.final, folder, where, progress, placement=placement, told=told)
+        elif adapter_rank is None:
             report = None
             merge_stages(wanted, folder, where, progress, placement=placement, told=told)
         else:

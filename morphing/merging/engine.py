@@ -10,7 +10,7 @@ from torch import Tensor
 from morphing.errors import MorphingError
 from morphing.merging import mergekit_methods
 from morphing.merging.finite import check_merged
-from morphing.merging.methods import FAST
+from morphing.merging.methods import FAST, METHODS
 from morphing.merging.models import Opened
 from morphing.merging.output import Output
 from morphing.merging.planning.plan import (
@@ -104,6 +104,11 @@ class Engine:
             MorphingError: it is malformed, names a model that is not here, or merges what does not
                 fit together.
         """
+        if METHODS[recipe.method].solved:
+            raise MorphingError(
+                f"A {recipe.method} merge is solved from prompts and cannot be merged by itself:"
+                " `morphing merge` solves it; use its folder as a model here."
+            )
         unknown = [name for name in recipe.references if name not in self.models]
         if unknown:
             raise MorphingError(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 Range = tuple[float, float]
 """The least and the greatest value, both allowed."""
 Kind = Literal["number", "whole number", "switch"]
-Group = Literal["", "changes", "compare", "directions", "single"]
+Group = Literal["", "changes", "compare", "directions", "single", "solved"]
 
 ANY: Range = (-inf, inf)
 POSITIVE: Range = (0.0, inf)
@@ -90,6 +90,9 @@ class Method:
     """Where it is described."""
     others: tuple[str, ...] = ()
     """Other names that people know it by."""
+    solved: bool = False
+    """Whether it is solved from what the models compute on prompts (`morphing.matching`), and is
+    not a sum over their weights. mergekit knows no such method."""
 
     @cached_property
     def by_name(self) -> Mapping[str, Parameter]:
@@ -180,6 +183,27 @@ def _onto_base(
         group=group,
         reference=reference,
         others=others,
+    )
+
+
+def _solved(
+    name: str, title: str, sentence: str, reference: str, others: tuple[str, ...]
+) -> Method:
+    """A method that solves linear maps from prompts, a task for each entry of models."""
+    return Method(
+        name,
+        title,
+        sentence,
+        (
+            Parameter("weight", POSITIVE, required=True),
+            Parameter("ridge", POSITIVE, default=0.01, shared=True),
+            Parameter("most_tokens", (1.0, inf), "whole number", shared=True),
+        ),
+        weighs_base=True,
+        group="solved",
+        reference=reference,
+        others=others,
+        solved=True,
     )
 
 
@@ -386,6 +410,27 @@ _ALL = (
         group="single",
         reference="https://arcee.ai",
     ),
+    _solved(
+        "matched",
+        "Matched",
+        "Solves every layer so that it computes what each specialist computes on its own prompts.",
+        "https://arxiv.org/abs/2508.21421",
+        ("Chain of Merges",),
+    ),
+    _solved(
+        "regmean_plus_plus",
+        "RegMean++",
+        "Solves every layer on what the merge feeds it, each by itself.",
+        "https://arxiv.org/abs/2508.03121",
+        ("RegMean plus plus",),
+    ),
+    _solved(
+        "regmean",
+        "RegMean",
+        "Solves every layer on what the specialists feed theirs.",
+        "https://arxiv.org/abs/2212.09849",
+        ("Regression mean",),
+    ),
     Method(
         "passthrough",
         "Passthrough",
@@ -403,6 +448,10 @@ METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 
 TASK_VECTORS = tuple(m.name for m in METHODS.values() if m.fast and m.based and m.name != "slerp")
 """Methods of our own kernels that add task vectors to the base: without any it stays the base."""
+
+MERGEKITS = tuple(name for name, method in METHODS.items() if not method.solved)
+"""The methods that mergekit has too."""
+
 FAST = tuple(name for name, method in METHODS.items() if method.fast)
 """The methods with kernels of our own."""
 

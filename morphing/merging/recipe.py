@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from morphing.errors import MorphingError
+from morphing.merging.methods import METHODS
 from morphing.merging.recipe_checks import TEMPLATE_OF, check_recipe, remarks, unknown_keys
 from morphing.sources.names import reference_name
 from morphing.yaml_files import read_document, refuse_other, write_yaml
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _MODULE = "default"  # mergekit's name for the one module of a text model
 _ENTRIES = ("models", "sources")  # the lists whose entries name a model to merge
+_TEXT_KEYS = ("tokenizer", "tokenizer_source", "chat_template")
 _NO_MODEL = ("union", "base")  # what a tokenizer's source may say instead of naming a model
 
 
@@ -120,6 +122,25 @@ class Recipe:
         """
         return Recipe(_renamed(self.config, rename), self.mask_seed)
 
+    def mean(self) -> "Recipe":
+        """The weighted average that a solved merge begins with; mergekit knows it.
+
+        It has the solved merge's tensors, configuration and tokenizer, and other weights.
+        """
+        weights = {} if self.base is None else {self.base: 0.0}
+        for entry in self.config["models"]:
+            name = _name(entry["model"])
+            weights[name] = weights.get(name, 0.0) + float(entry["parameters"]["weight"])
+        kept = {
+            key: self.config[key]
+            for key in ("base_model", "dtype", "out_dtype", *_TEXT_KEYS)
+            if key in self.config
+        }
+        models = [
+            {"model": name, "parameters": {"weight": weight}} for name, weight in weights.items()
+        ]
+        return Recipe({"merge_method": "linear", "models": models, **kept}, self.mask_seed)
+
     def check(self) -> "MergeConfiguration":
         """Validate against mergekit's own schema and the method's input contract.
 
@@ -130,6 +151,8 @@ class Recipe:
             MorphingError: one sentence naming what is wrong.
         """
         check_recipe(self.config)
+        if METHODS[self.method].solved:
+            return self.mean().check()
         from mergekit import merge_methods
         from mergekit.config import MergeConfiguration
 

@@ -35,7 +35,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
         "chat_template",
         "name",
     ),
-    "model": ("model", "parameters"),
+    "model": ("model", "parameters", "prompts"),
     "slice": ("sources", "base_model", "residual_weight", "parameters"),
     "source": ("model", "layer_range", "parameters"),
     "module": ("slices", "models", "parameters"),
@@ -98,6 +98,8 @@ def check_recipe(config: Mapping[str, Any]) -> None:
     """
     method = _method(config)
     _check_words(config)
+    if method.solved:
+        _check_solved(method, config)
     for part in _parts(config):
         if part.kind == "source":
             _check_layer_range(part)
@@ -174,6 +176,39 @@ def _check_words(config: Mapping[str, Any]) -> None:
             f"The recipe's chat_template is {template!r}: {meant} one of"
             f" {', '.join(CHAT_TEMPLATES)}, {TEMPLATE_OF} and a model's name, or a Jinja template."
         )
+
+
+def _check_solved(method: Method, config: Mapping[str, Any]) -> None:
+    """A method that solves a merge from prompts: a base, and a task for each entry of models."""
+    name = method.name
+    if "slices" in config or "modules" in config:
+        raise MorphingError(
+            f"The recipe merges slices or modules by {name}, which solves whole models: list them"
+            " under models."
+        )
+    if config.get("base_model") is None:
+        raise MorphingError(
+            f"The recipe has no base_model, and {name} needs one: its configuration and tokenizer"
+            " are the merge's."
+        )
+    entries = config.get("models")
+    if not isinstance(entries, list) or not entries:
+        raise MorphingError(f"The recipe lists no models for {name}: write them under models.")
+    for number, entry in enumerate(entries):
+        place = f"models.{number}"
+        if not isinstance(entry, Mapping) or "model" not in entry:
+            raise MorphingError(f"The recipe's {place} names no model: write model: NAME.")
+        if not isinstance(entry.get("parameters"), Mapping) or isinstance(
+            entry["parameters"].get("weight", ""), str | list | tuple | Mapping
+        ):
+            raise MorphingError(
+                f"The recipe's {place}.parameters.weight must be one number, the task's share."
+            )
+        if "prompts" not in entry:
+            raise MorphingError(
+                f"The recipe's {place} has no prompts: name the benchmark, data file or dataset"
+                f" that {entry['model']} is to teach the merge by, as in prompts: gsm8k."
+            )
 
 
 def _check_layer_range(part: _Part) -> None:

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerFast
 
 from morphing import zoo
 from morphing.merging.merge import merge_recipe
-from morphing.merging.methods import METHODS
+from morphing.merging.methods import MERGEKITS
 from morphing.merging.recipe import Recipe
 from morphing.sources.source import Source
 from tests.merging.comparing import (
@@ -50,7 +50,7 @@ Both = tuple[Path, Path]
 """Folders of Morphing's model and of mergekit's."""
 
 # Tiny tensors are too small for arcee_fusion to sample.
-DETERMINISTIC = [m for m in METHODS if m not in STOCHASTIC or m == "arcee_fusion"]
+DETERMINISTIC = [m for m in MERGEKITS if m not in STOCHASTIC or m == "arcee_fusion"]
 BY_MAGNITUDE = ("ties", "breadcrumbs", "breadcrumbs_ties", "sce")
 NEEDED = 0.9999
 NEEDED_BFLOAT16 = 0.97
@@ -152,8 +152,8 @@ def models(
 
 
 def test_every_method_is_compared() -> None:
-    assert set(RECIPES) == set(METHODS)
-    assert {*DETERMINISTIC, *STOCHASTIC} == set(METHODS)
+    assert set(RECIPES) == set(MERGEKITS)
+    assert {*DETERMINISTIC, *STOCHASTIC} == set(MERGEKITS)
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "close", "zoo"])

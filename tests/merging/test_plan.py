@@ -9,7 +9,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from morphing.errors import MorphingError
-from morphing.merging.methods import METHODS
+from morphing.merging.methods import MERGEKITS
 from morphing.merging.planning.plan import Input, ModelInfo, Plan, make_plan, vocabulary_axis
 from morphing.merging.recipe import Recipe
 from morphing.sources import local
@@ -112,7 +112,7 @@ SETTINGS = {
 TWO = ("slerp", "nearswap", "arcee_fusion")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MERGEKITS)
 def test_every_method_is_planned_as_mergekit_does(method: str, folders: dict[str, Path]) -> None:
     count = 1 if method in (*TWO, "passthrough") else 2
     own = "{weight: [0.2, 0.9], density: 0.5, gamma: 0.02, epsilon: [0.1, 0.2]}"

@@ -1,7 +1,9 @@
 """A recipe's model on disk, as an ordinary transformers checkpoint."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from morphing.sources.weights import tensor_info
 
 RECIPE = "mergekit_config.yml"
 """The recipe that was merged."""
+SOLVED_RECIPE = "morphing_recipe.yml"
 RECORD = "morphing.json"
 """What mergekit's schema cannot hold, such as the mask seed."""
 
@@ -73,6 +76,69 @@ def export(
     output = engine.output(recipe)
     used = [engine.models[name] for name in recipe.references]
     check_contents(used)
+
+    def merge(names: Sequence[str]) -> Iterator[tuple[str, torch.Tensor]]:
+        chosen = frozenset(names)
+        segments = engine.merge(recipe, output, chosen)
+        return (pair for segment in segments for pair in segment.tensors())
+
+    def document(partial: Path, dtype: str, speech: Speech) -> None:
+        text = earlier + mergekit_recipe(engine, recipe, dtype, speech).to_yaml()
+        (partial / RECIPE).write_text(text, encoding="utf-8")
+        check_contents(used)
+
+    identity = earlier + fingerprint(engine, recipe)
+    _write(engine, recipe, output, folder, merge, document, identity, progress)
+
+
+def export_held(
+    engine: Engine,
+    recipe: Recipe,
+    held: Callable[[Sequence[str]], Iterator[tuple[str, torch.Tensor]]],
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    record: Mapping[str, object] | None = None,
+) -> None:
+    """Write a model whose tensors are at hand, as a solved merge's are, whole or not at all.
+
+    As `export`, but the recipe, which mergekit cannot run, is ``morphing_recipe.yml``.
+
+    Args:
+        engine: with the recipe's models.
+        recipe: of a solved method; its mean says which tensors there are.
+        held: gives tensors by name.
+        folder: absent or empty.
+        progress: called with the bytes written and their number.
+        record: what else ``morphing.json`` is to say.
+
+    Raises:
+        MorphingError: as `export` does.
+    """
+    mean = recipe.mean()
+    output = engine.output(mean)
+    digest = sha256()
+    for name, tensor in held([tensor.name for tensor in output.plan.tensors]):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+
+    def document(partial: Path, dtype: str, speech: Speech) -> None:
+        (partial / SOLVED_RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+        known = json.loads((partial / RECORD).read_text(encoding="utf-8"))
+        write_json(partial / RECORD, {**known, **(record or {})})
+
+    _write(engine, mean, output, folder, held, document, digest.hexdigest(), progress)
+
+
+def _write(
+    engine: Engine,
+    recipe: Recipe,
+    output: Output,
+    folder: Path,
+    merge: Callable[[Sequence[str]], Iterator[tuple[str, torch.Tensor]]],
+    document: Callable[[Path, str, Speech], None],
+    identity: str,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     speech = engine.speech(recipe, output)
     infos = engine.infos(recipe, output)
     dtype = _dtype_name(infos)
@@ -80,23 +146,16 @@ def export(
     output.config(dtype)
     output.check_complete({name: shape for name, (shape, _) in infos.items()}, dtype)
 
-    def merge(names: Sequence[str]) -> Iterator[tuple[str, torch.Tensor]]:
-        chosen = frozenset(names)
-        segments = engine.merge(recipe, output, chosen)
-        return (pair for segment in segments for pair in segment.tensors())
-
     def companions(partial: Path) -> None:
         _write_companions(engine, recipe, output, speech, dtype, partial)
-        text = earlier + mergekit_recipe(engine, recipe, dtype, speech).to_yaml()
-        (partial / RECIPE).write_text(text, encoding="utf-8")
-        check_contents(used)
+        document(partial, dtype, speech)
 
     write_checkpoint(
         folder,
         {name: tensor_info(shape, dtype) for name, (shape, dtype) in infos.items()},
         merge,
         companions,
-        earlier + fingerprint(engine, recipe),
+        identity,
         progress,
     )
 
