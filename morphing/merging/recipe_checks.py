@@ -118,6 +118,8 @@ def remarks(config: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     for part in _parts(config):
         found += _unknown_keys(part)
+        if "prompts" in part.data and not method.solved:
+            found.append(f"{part.at('prompts')} changes nothing: {method.name} reads no prompts.")
         found += _unread_parameters(part, method)
     return found
 

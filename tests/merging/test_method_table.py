@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from morphing.merging.methods import FAST, METHODS, SEARCHABLE, nearest, refusal
+from morphing.merging.methods import FAST, MERGEKITS, METHODS, SEARCHABLE, nearest, refusal
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "spec.md"
 
@@ -17,7 +17,7 @@ def test_methods_and_parameters_are_mergekits() -> None:
 
     kinds = {bool: "switch", int: "whole number", float: "number"}
     specs = {method.spec.name: method.spec for method in registered_methods()}
-    assert set(METHODS) == set(specs) and len(METHODS) == 20
+    assert set(MERGEKITS) == set(specs) and len(MERGEKITS) == 20
     for name, spec in specs.items():
         theirs = {p.name: p for p in spec.parameters}
         if name == "task_arithmetic":
@@ -67,7 +67,7 @@ def test_the_document_says_what_is_searched_and_where() -> None:
             low, high = parameter.searched.low, parameter.searched.high
             written = rf"`{parameter.name}`[^0-9]*(`\w+`[^0-9]*)*{low:g} to {high:g}"
             assert re.search(written.replace("1e-0", "1e-"), said[name]), (name, parameter.name)
-    for name in set(METHODS) - set(SEARCHABLE):
+    for name in set(MERGEKITS) - set(SEARCHABLE):
         assert "nothing" in said[name]
 
 

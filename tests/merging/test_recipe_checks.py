@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from morphing.errors import MorphingError
-from morphing.merging.methods import METHODS, Parameter
+from morphing.merging.methods import MERGEKITS, METHODS, Parameter
 from morphing.merging.recipe import Recipe
 from morphing.merging.recipe_checks import CHAT_TEMPLATES, KEYS, check_recipe, remarks
 
@@ -56,7 +56,8 @@ def test_the_keys_are_those_of_mergekits_schema() -> None:
     }
     assert KEYS.keys() == models.keys()
     for kind, model in models.items():
-        assert set(KEYS[kind]) - {"name"} == set(model.model_fields), kind
+        # A stage has a name; the prompts of a solved merge are ours.
+        assert set(KEYS[kind]) - {"name", "prompts"} == set(model.model_fields), kind
 
 
 def test_the_chat_templates_are_mergekits() -> None:
@@ -120,7 +121,7 @@ def test_what_changes_nothing_is_told_with_what_was_meant(text: str, words: str 
     assert words in found[0] and found[0].endswith((".", "?"))
 
 
-ALL = [(name, p) for name, method in METHODS.items() for p in method.parameters]
+ALL = [(name, p) for name in MERGEKITS for p in METHODS[name].parameters]
 NEVER = (math.nan, math.inf, -math.inf, "0.5", "heavy", "", None, [], {}, {"value": math.nan})
 NEVER += ([0.5, math.nan], [{"value": 0.5}, 0.5], [{"filter": 3, "value": 0.5}], [[0.5]], 10**400)
 
