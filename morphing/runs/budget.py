@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from morphing.runs.leases import Worker
-from morphing.runs.spec import RunSpec, SearchOptions
+from morphing.runs.spec import RunSpec
+from morphing.runs.spec_parts import SearchOptions
 from morphing.runs.trial import Trial
 
 _RECENT = 10

@@ -137,8 +137,12 @@ def is_gone(folder: Path, worker: Worker) -> bool:
 
 
 def is_alive(folder: Path, worker: Worker) -> bool:
-    """Whether a worker lives, as far as can be told from here."""
-    return time.time() - worker.renewed <= grace_seconds() and not is_gone(folder, worker)
+    """Whether a worker lives, as far as can be told from here.
+
+    A file that was renewed in the future is no sign of life: a stranger's would be one for ever.
+    """
+    silent = abs(time.time() - worker.renewed)
+    return silent <= grace_seconds() and not is_gone(folder, worker)
 
 
 def live_workers(folder: Path) -> list[Worker]:

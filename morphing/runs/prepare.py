@@ -15,7 +15,8 @@ from morphing.runs.chat_templates import Told, check_tokenizers, choose_template
 from morphing.runs.progress import Progress, megabytes, quiet
 from morphing.runs.run import Run
 from morphing.runs.seeds import pin_seeds
-from morphing.runs.spec import Constraint, RunSpec, refuse_inverted_constraints
+from morphing.runs.spec import RunSpec, refuse_inverted_constraints
+from morphing.runs.spec_parts import Constraint
 from morphing.runs.stages import Stage, stages
 from morphing.search.space import SearchSpace
 

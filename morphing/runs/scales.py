@@ -16,7 +16,8 @@ from morphing.runs.files import FOREIGN, Name, Number, read_json, write_atomical
 from morphing.runs.measures import MEASURES
 from morphing.runs.objectives import shown_value, signs
 from morphing.runs.run import Run
-from morphing.runs.spec import SOURCES, Constraint, RunSpec
+from morphing.runs.spec import RunSpec
+from morphing.runs.spec_parts import SOURCES, Constraint
 
 _MARGIN = 0.1
 

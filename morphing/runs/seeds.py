@@ -10,7 +10,8 @@ from typing import Any
 
 from morphing.errors import MorphingError
 from morphing.merging.recipe import Recipe
-from morphing.runs.spec import SEEDS, RunSpec
+from morphing.runs.spec import RunSpec
+from morphing.runs.spec_parts import SEEDS
 from morphing.runs.stages import Space
 from morphing.search.space import finish, short_names
 from morphing.yaml_files import read_text

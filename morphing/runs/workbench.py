@@ -22,7 +22,7 @@ from morphing.runs.progress import Progress, megabytes, prefixed, quiet
 from morphing.runs.racing import first_part
 from morphing.runs.records import Record, is_whole, write_record
 from morphing.runs.run import Part, Run
-from morphing.runs.spec import BenchmarkUse
+from morphing.runs.spec_parts import BenchmarkUse
 from morphing.runs.stage_model import STAGE_MODEL
 from morphing.runs.trial import Result
 

@@ -9,7 +9,8 @@ import pytest
 
 from morphing.errors import MorphingError
 from morphing.jobs.launch import flavors, launch
-from morphing.runs.spec import RunSpec, SearchOptions, zoo_spec
+from morphing.runs.spec import RunSpec, zoo_spec
+from morphing.runs.spec_parts import SearchOptions
 from tests.hub.server import CHECKOUT, RunningHub
 
 ALICE = "hf_alice"

@@ -4,7 +4,7 @@ import pytest
 
 from morphing.runs.budget import hours_of_work, hours_together, seconds_left, used_up
 from morphing.runs.leases import Worker
-from morphing.runs.spec import SearchOptions
+from morphing.runs.spec_parts import SearchOptions
 
 
 def worker(*spans: tuple[float, float]) -> Worker:

@@ -80,7 +80,7 @@ def make_run(folder: Path) -> Run:
         "step_done": 1,
         "step_total": 4,
         "spans": [[time.time() - 9, time.time()]],
-        "renewed": time.time() + 600,
+        "renewed": time.time() + 50,
     }
     (folder / "workers").mkdir()
     for id in ("0123abcd", "4567ef01"):

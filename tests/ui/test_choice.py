@@ -8,7 +8,8 @@ import pytest
 
 from morphing.errors import MorphingError
 from morphing.merging.methods import SEARCHABLE, refusal
-from morphing.runs.spec import RunSpec, SearchOptions, zoo_spec
+from morphing.runs.spec import RunSpec, zoo_spec
+from morphing.runs.spec_parts import SearchOptions
 from morphing.search.options import SpaceOptions
 from morphing.search.samplers import SAMPLERS
 from morphing.ui.compose import cards

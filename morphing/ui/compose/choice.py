@@ -13,7 +13,8 @@ from morphing.merging.methods import refusal
 from morphing.runs.measures import LAYERS, MEASURES, PARAMETERS, SPARSITY
 from morphing.runs.seeds import SOURCES as SOURCES_FIRST
 from morphing.runs.seeds import UNIFORM as AVERAGE_FIRST
-from morphing.runs.spec import SOURCES, RunSpec, parse_spec, zoo_spec
+from morphing.runs.spec import RunSpec, parse_spec, zoo_spec
+from morphing.runs.spec_parts import SOURCES
 from morphing.runs.stages import stages
 from morphing.search.options import Strategy
 from morphing.search.samplers import SAMPLERS

@@ -2,7 +2,7 @@
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.merging import methods as known
-from morphing.runs.spec import SearchOptions
+from morphing.runs.spec_parts import SearchOptions
 
 METHODS = {
     name: (known.METHODS[name].title, known.METHODS[name].sentence) for name in known.SEARCHABLE
