@@ -275,7 +275,7 @@ def test_models_answer_and_what_they_said_is_kept(comparing: Compare, run: Run) 
     asked, answered = talks["zoo:english-math"]
     assert asked == {"role": "user", "content": said} and answered["role"] == "assistant"
     chat = steps[-2][comparing.chats[0]]
-    assert chat[0]["content"] == "1 + 1 \\u001b[2J<b>" and chat[1]["content"]
+    assert chat[0]["content"] == "1 + 1 \\u001b[2J&lt;b&gt;" and chat[1]["content"]
     assert steps[-1] == {comparing.status: ""}
     shown = comparing.shown(["zoo:english-math"], talks)
     assert len(shown[comparing.chats[0]]) == 2 and shown[comparing.chats[1]] == []

@@ -10,7 +10,7 @@ import gradio as gr
 from morphing.benchmarks.data.samples import load_samples
 from morphing.benchmarks.engine.thinking import Reply
 from morphing.errors import MorphingError
-from morphing.inert import as_html, visible
+from morphing.inert import as_html
 from morphing.merging.recipe import Recipe
 from morphing.runs.plain_recipes import alone
 from morphing.runs.run import Run
@@ -147,7 +147,7 @@ def _column(index: int) -> tuple[gr.Column, gr.HTML, gr.Chatbot]:
             allow_tags=False,
             latex_delimiters=[],
             feedback_options=None,
-            buttons=["copy"],
+            buttons=[],  # a copy would be of the escaped text
             layout="bubble",
             placeholder="Waiting for your message",
             elem_id=f"chat-{index}",
@@ -204,8 +204,9 @@ def _value(event: gr.EventData) -> str:
 
 
 def _inert(talk: list[dict[str, str]]) -> list[dict[str, str]]:
-    """A conversation as it is shown: what steers a terminal or turns text around is visible."""
-    return [{**turn, "content": visible(turn["content"], lines=True)} for turn in talk]
+    """A conversation as it is shown. Gradio's chat takes what it shows for HTML, also where it is
+    asked for no Markdown and no tags: it lets a harmless tag, and an image from anywhere, through."""
+    return [{**turn, "content": as_html(turn["content"])} for turn in talk]
 
 
 def _column_views(index: int, column: gr.Column, title: gr.HTML) -> list[View]:
