@@ -204,8 +204,11 @@ def _value(event: gr.EventData) -> str:
 
 
 def _inert(talk: list[dict[str, str]]) -> list[dict[str, str]]:
-    """A conversation as it is shown. Gradio's chat takes what it shows for HTML, also where it is
-    asked for no Markdown and no tags: it lets a harmless tag, and an image from anywhere, through."""
+    """A conversation as it is shown, escaped.
+
+    Gradio's chat takes what it shows for HTML, also where it is asked for no Markdown and no tags:
+    it lets harmless tags through, and images from anywhere.
+    """
     return [{**turn, "content": as_html(turn["content"])} for turn in talk]
 
 
