@@ -329,3 +329,18 @@ def test_clicks_and_addresses_lead_where_they_say(page: app.Page, run: Run) -> N
     for asked in ("../mine", "<img>", "other"):
         request = SimpleNamespace(query_params={"run": asked})
         assert page.arrive(request)[page.current] == "mine"  # type: ignore[arg-type]
+
+
+def test_a_page_for_others_offers_no_folder_no_login_and_no_pattern_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    blocks = list(app.build().blocks.values())
+    # Gradio would show the machine's login as every visitor's.
+    assert gr.LoginButton not in {type(block) for block in blocks}
+    (export,) = (b for b in blocks if getattr(b, "value", "") == "Export to a folder")
+    assert not export.parent.visible
+    (rule,) = (b for b in blocks if getattr(b, "label", "") == "The answer is")
+    assert not rule.allow_custom_value
+    (limit,) = (b for b in blocks if getattr(b, "elem_id", "") == "workers")
+    assert limit.maximum == 2
