@@ -9,7 +9,7 @@ import typer
 
 from morphing.cli.common import fail
 from morphing.cli.models import export, merge, push
-from morphing.cli.runs import front, pause, resume, search, stop, worker
+from morphing.cli.runs import front, mend, pause, resume, search, stop, worker
 from morphing.cli.scores import benchmarks, evaluate
 from morphing.cli.services import app_command, job
 from morphing.errors import mendable
@@ -42,6 +42,7 @@ for verb in (
     pause,
     stop,
     resume,
+    mend,
     job,
 ):
     app.command()(verb)

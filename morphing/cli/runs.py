@@ -196,6 +196,22 @@ def resume(run: RunFolder) -> None:
     _ask(open_run(run), "run")
 
 
+def mend(run: RunFolder) -> None:
+    """Mend a run whose journal has broken lines: keep what is before and after them."""
+    from morphing.runs.mending import mend as mend_journal
+
+    opened = open_run(run)
+    done = mend_journal(opened)
+    if done is None:
+        say("No line of the journal is broken: nothing was changed.")
+        return
+    numbers = ", ".join(map(str, done.lines))
+    say(
+        f"Left out what was broken (line {numbers}); the journal as it was is {shown(done.kept)}."
+        f" Trials of which a note was lost are evaluated again: {_resume_hint(opened)}"
+    )
+
+
 def _nothing() -> None:
     """Progress that is not shown."""
 

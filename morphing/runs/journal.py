@@ -159,7 +159,7 @@ def damaged(path: Path, number: int, why: str) -> MorphingError:
     """A line in a journal cannot be read. What comes after it may be about what it says."""
     return MorphingError(
         f"Line {number} of {path} cannot be read ({why}): copy the run again from where it was"
-        " made, or cut the file off before that line to go on with what was told by then."
+        " made, or keep what is before and after that line with `morphing mend RUN`."
     )
 
 

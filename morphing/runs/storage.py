@@ -30,7 +30,7 @@ STORAGE_VARIABLE = "MORPHING_STORAGE"
 JOURNAL = "journal.log"
 
 _FILE = "storage.json"
-_JOURNAL_STUDY = "search"
+JOURNAL_STUDY = "search"
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _CONNECT_SECONDS = 10
 _SQLITE_SECONDS = 60
@@ -111,7 +111,7 @@ def open_study(
         )
     else:
         storage = open_journal(folder / JOURNAL)
-    name = place.study if place else _JOURNAL_STUDY
+    name = place.study if place else JOURNAL_STUDY
     with plain_failures():
         try:  # first, since making one writes even where there is one
             study = optuna.load_study(study_name=name, storage=storage)
