@@ -132,12 +132,12 @@ def original_layout(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Link
     except (ValueError, KeyError, RuntimeError, AttributeError, TypeError, IndexError):
         return None
     links: dict[str, Link] = {}
+    owners = {id(tensor): stored for stored, tensor in tensors.items()}
     for name, part in found.items():
-        for stored, tensor in tensors.items():
-            if part is tensor:
-                links[name] = Link(stored)
-            elif (view := _view(part, tensor)) is not None:
-                links[name] = Link(stored, part=view)
+        if (stored := owners.get(id(part))) is not None:
+            links[name] = Link(stored)
+        elif (stored := owners.get(id(part._base))) is not None:
+            links[name] = Link(stored, part=_view(part, tensors[stored]))
     return links if links.keys() == found.keys() else None
 
 
@@ -231,9 +231,12 @@ def _converted(
             raise Unlinked(f"transformers cannot bring {target} back to {members[0][0]}")
         inputs.append((target, state[target], pattern))
     backward = _run(reverse, model, first, inputs)
+    # A checkpoint may leave the name of the inner model out.
+    prefix = f"{model.base_model_prefix}."
+    by_name = {key.removeprefix(prefix): tensor for key, tensor in backward.items()}
     links: dict[str, tuple[Link, ...]] = {}
     for name, renamed, _ in members:
-        part = next((t for key, t in backward.items() if _same_name(key, renamed, model)), None)
+        part = by_name.get(renamed.removeprefix(prefix))
         views = [] if part is None else [(key, _view(part, state[key])) for key in forward]
         linked = [Link(key, part=view) for key, view in views if view is not None]
         if part is None or not linked or tuple(part.shape) != tuple(shapes[name]):
@@ -258,12 +261,6 @@ def _run(
     except (ValueError, KeyError, RuntimeError, AttributeError, TypeError, IndexError) as error:
         raise Unlinked(f"transformers cannot convert {inputs[0][0]}: {error}") from error
     return {key: each[0] if isinstance(each, list) else each for key, each in made.items()}
-
-
-def _same_name(one: str, other: str, model: "PreTrainedModel") -> bool:
-    """Whether names agree; a checkpoint may leave the name of the inner model out."""
-    prefix = f"{model.base_model_prefix}."
-    return one.removeprefix(prefix) == other.removeprefix(prefix)
 
 
 def _view(tensor: Tensor, base: Tensor) -> View | None:

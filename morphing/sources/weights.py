@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class Weights:
             name, at = own.tied_head
             self._judge_head(name, stored[at])
 
-    @property
+    @cached_property
     def info(self) -> Mapping[str, TensorInfo]:
         """Shape and dtype of every tensor."""
         infos = {name: info for name, (_, info, _) in self._places.items()}
@@ -82,6 +83,7 @@ class Weights:
             config: what changes in its configuration.
         """
         other = copy(self)
+        other.__dict__.pop("info", None)
         other._made = {**self._made, **made}
         other._gone = self._gone | frozenset(gone) - made.keys()
         other.config = {**self.config, **config}
