@@ -34,7 +34,8 @@ class Limits:
     uploads_mb: float = 4096
     """The same of the files of all visitors."""
     upload_days: float = 7
-    """Days after which an uploaded file is removed; what a run drew from it stays with the run."""
+    """Days after which an uploaded file is removed; samples that a run has drawn stay with the run,
+    those of the holdout from when it is first scored."""
     waiting: float = 8
     """Requests that wait for the loaded models at once: conversations, scorings, pushes."""
     queue: float = 512
