@@ -224,8 +224,8 @@ class Benchmark(BaseModel):
     @property
     def contaminates(self) -> bool:
         """Whether the search sees rows that others report scores on: it has no split of its own,
-        and the one it shares with the holdout is for evaluation, by its name. What is found by it
-        is no fair entry there."""
+        and the one it shares with the holdout is for evaluation, by its name. A merge chosen by
+        such rows cannot be compared fairly with other entries of that ranking."""
         if self.holdout_split not in (None, self.split) or data_suffix(self.dataset):
             return False
         # What the harness scores is for evaluation, even where it is called train.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.sample import Sample
-from morphing.benchmarks.engine.encode import NoRoomError
+from morphing.benchmarks.engine.encode import NoRoomError, NotFiniteError
 from morphing.benchmarks.engine.memory import rows_noted
 from morphing.benchmarks.kinds.table import KINDS
 from morphing.benchmarks.kinds.turns import remarks
@@ -84,6 +84,11 @@ def evaluate(
             outputs, truncated = scorer.score(model, tokenizer, samples, batch_size, report)
         except NoRoomError as error:
             raise MorphingError(f"Benchmark {benchmark.name!r}: {error}") from error
+        except NotFiniteError as error:
+            sample = samples.samples[error.at].id
+            raise MorphingError(
+                f"Benchmark {benchmark.name!r}, sample {sample}: {error}"
+            ) from error
     _check_numbers(benchmark, outputs)
     seconds = time.perf_counter() - start - aside
     # A task of lm-eval may be of any kind.

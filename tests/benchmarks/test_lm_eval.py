@@ -388,16 +388,17 @@ def test_a_column_that_is_not_there_is_named(write: Write) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_broken_model_chooses_nothing(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", write: Write
+@pytest.mark.parametrize("name", ["choice", "written", "text"])
+def test_logits_that_are_not_finite_are_named_where_they_arise(
+    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", write: Write, name: str
 ) -> None:
     from transformers import LlamaForCausalLM
 
     broken = LlamaForCausalLM(model.config).double()
     broken.lm_head.weight.data.fill_(math.nan)
-    benchmark = get_benchmark(write("choice"))
-    score = evaluate(broken, tokenizer, benchmark, load_samples(benchmark, "search", 4))
-    assert score.value == 0.0 and {output.answer for output in score.outputs} == {""}
+    benchmark = get_benchmark(write(name))
+    with pytest.raises(MorphingError, match=r"sample test/\d+: .*NaN or infinite"):
+        evaluate(broken, tokenizer, benchmark, load_samples(benchmark, "search", 4))
 
 
 def ifeval(folder: Path, instruction: str, **settings: Any) -> Benchmark:

@@ -4,6 +4,8 @@ import math
 import re
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -273,17 +275,45 @@ def test_likelihood_of_long_prompts(
     assert told == _parts(evaluate(model, tokenizer, benchmark, [short]).outputs[0].text)[2]
 
 
-def test_a_broken_merge_chooses_nothing(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, declare: Declare
+@pytest.mark.parametrize("kind", ["generation", "multiple_choice", "perplexity"])
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["one token", "everywhere"])
+def test_logits_that_are_not_finite_are_named_where_they_arise(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    declare: Declare,
+    kind: str,
+    broken: float,
+    where: str,
 ) -> None:
-    broken = LlamaForCausalLM(model.config)
+    """Never 0 % or many bits: the sentence has the benchmark and the sample."""
+    weights = deepcopy(model)
     with torch.no_grad():
-        broken.model.norm.weight.fill_(math.nan)
-    choice = declare({}, kind="multiple_choice", choices=CHOICES)
-    score = evaluate(broken, tokenizer, choice, [choice_sample("a?"), choice_sample("b?")])
-    assert (score.value, score.outputs[0].answer) == (0.0, "")
-    text = declare({}, max_new_tokens=4)
-    assert evaluate(broken, tokenizer, text, [Sample("0", "a?", "7")]).value == 0.0
+        if where == "everywhere":
+            weights.model.norm.weight.fill_(broken)
+        else:
+            (z,) = tokenizer.encode("z", add_special_tokens=False)
+            weights.model.embed_tokens.weight[z] = broken
+    fields: dict[str, object] = {"choices": CHOICES} if kind == "multiple_choice" else {}
+    benchmark = (
+        declare({}, kind=kind, max_new_tokens=4, **fields)
+        if kind == "generation"
+        else (declare({}, kind=kind, **fields))
+    )
+    asked = ["a?", "b?", "z?", "c?"]
+    samples = [
+        replace(choice_sample(text), id=f"test/{n}")
+        if kind == "multiple_choice"
+        else Sample(f"test/{n}", text, "7 b")
+        for n, text in enumerate(asked)
+    ]
+    first = r"test/\d" if where == "everywhere" else "test/2"
+    for batch_size in (None, 1):
+        with pytest.raises(
+            MorphingError, match=f"'toy', sample {first}: .*NaN or infinite"
+        ) as told:
+            evaluate(weights, tokenizer, benchmark, samples, batch_size)
+        assert "float64" in str(told.value)
 
 
 def test_standard_error(

@@ -92,8 +92,8 @@ def check_speaks_alike(morpher: Morpher, folder: Path) -> set[int]:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    scored = Ending(morpher.model, morpher.tokenizer, (), 9)
-    loaded = Ending(model, tokenizer, (), 9)
+    scored = Ending(morpher.model, morpher.tokenizer, ())
+    loaded = Ending(model, tokenizer, ())
     assert scored.tokens == loaded.tokens
     # What chats and servers end with is in the generation configuration alone.
     named = model.generation_config.eos_token_id

@@ -160,7 +160,7 @@ class Rows(DynamicCache):
             for buffer, view in zip(layer.buffers, other.seen(), strict=True):
                 begin = layer.end - view.shape[2]
                 buffer[first : first + count, :, begin : layer.end] = view
-                # A mask hides numbers, but not what is none, as memory that nobody wrote may hold.
+                # Fresh memory may hold NaN, which no attention mask hides: 0 times NaN is NaN.
                 buffer[first : first + count, :, layer.start : begin] = 0
             layer.rows += count
         self.lengths += others.lengths

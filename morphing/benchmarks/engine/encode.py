@@ -15,6 +15,21 @@ class NoRoomError(MorphingError):
     """An answer alone fills the context; the sentence wants the benchmark's name before it."""
 
 
+class NotFiniteError(MorphingError):
+    """A model's logits are NaN or infinite; the sentence wants the benchmark and sample before it.
+
+    ``at`` is the place of the group of requests, or of the prompt, among those that were given.
+    """
+
+    def __init__(self, at: int, dtype: object) -> None:
+        kind = str(dtype).removeprefix("torch.")
+        super().__init__(
+            "the model's logits are NaN or infinite: its weights are not finite, or they overflow"
+            f" in {kind}. Check the weights and the recipe, or take another dtype."
+        )
+        self.at = at
+
+
 @dataclass(frozen=True)
 class Request:
     """Token ids of a text, the last ``answer`` of which a model is asked for.

@@ -6,10 +6,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from morphing.benchmarks.engine.cache import Rows
-from morphing.benchmarks.engine.encode import Request, by_length, context_length
+from morphing.benchmarks.engine.encode import NotFiniteError, Request, by_length, context_length
 from morphing.benchmarks.engine.memory import Room, in_batches
 from morphing.benchmarks.engine.reader import Reader, Tokens, worth_sharing
 from morphing.benchmarks.engine.stopping import Ending, Limit, RowEnding
@@ -136,7 +142,7 @@ def _continuous(
     written: list[list[int]] = [[] for _ in prompts]
     whole = [prompt.ids for prompt in prompts if not prompt.truncated]
     shared = worth_sharing(whole, min(map(len, whole), default=1) - 1)
-    # Those that were cut begin otherwise.
+    # Requests whose beginning was cut do not begin with the shared tokens.
     with_it = [at for at in order if prompts[at].ids[: len(shared)] == shared]
     others = [at for at in order if prompts[at].ids[: len(shared)] != shared]
     done = 0
@@ -212,11 +218,24 @@ class _Batch:
             self._cache.trim()
         return ended
 
-    @staticmethod
-    def _write(rows: Sequence[_Row], logits: torch.Tensor) -> None:
+    def _write(self, rows: Sequence[_Row], logits: torch.Tensor) -> None:
         # Of equals the first, as in transformers.
-        for row, token in zip(rows, logits[:, -1].argmax(-1).tolist(), strict=True):
+        chosen = _likeliest(logits[:, -1], [row.prompt for row in rows])
+        for row, token in zip(rows, chosen.tolist(), strict=True):
             row.new.append(token)
+
+
+def _likeliest(logits: torch.Tensor, prompts: Sequence[int]) -> torch.Tensor:
+    """The likeliest token (rows,) by logits (rows, vocabulary).
+
+    Raises:
+        NotFiniteError: one is NaN or infinite, or all are -infinite; NaN counts as the largest.
+    """
+    chosen = logits.argmax(-1)
+    finite = logits.gather(-1, chosen[:, None])[:, 0].isfinite().tolist()
+    if not all(finite):
+        raise NotFiniteError(prompts[finite.index(False)], logits.dtype)
+    return chosen
 
 
 def _batch_by_batch(
@@ -249,6 +268,7 @@ def _batch_by_batch(
             attention_mask=mask.to(model.device),
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([stopping]),
+            logits_processor=LogitsProcessorList([_Finite(part)]),
         )
         for row, (at, new) in enumerate(zip(part, tokens[:, ids.shape[1] :].tolist(), strict=True)):
             written[at] = new[: stopping.lengths[row]]
@@ -258,6 +278,17 @@ def _batch_by_batch(
     with _own_settings_aside(model):
         in_batches(order, room, run)
     return written
+
+
+class _Finite(LogitsProcessor):
+    """Refuses logits that are not finite, and changes none."""
+
+    def __init__(self, prompts: Sequence[int]) -> None:
+        self._prompts = prompts
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        _likeliest(scores, self._prompts)
+        return scores
 
 
 class _Stopping(StoppingCriteria):

@@ -1,5 +1,6 @@
 """How likely a model finds each of several answers."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from morphing.benchmarks.engine.cache import Rows
-from morphing.benchmarks.engine.encode import Request, by_length
+from morphing.benchmarks.engine.encode import NotFiniteError, Request, by_length
 from morphing.benchmarks.engine.memory import Room, in_batches
 from morphing.benchmarks.engine.reader import Reader, Tokens, common_prefix, worth_sharing
 
@@ -89,11 +90,13 @@ def log_likelihoods(
 
     Raises:
         MorphingError: there is not enough memory for a single group.
+        NotFiniteError: a logit is NaN or infinite where an answer's token is asked for.
     """
     numbers = count()
     numbered = [[(next(numbers), request) for request in group] for group in groups]
     questions = [question for group in numbered for question in _questions(group)]
     requests = [request for group in groups for request in group]
+    group_of = [at for at, group in enumerate(groups) for _ in group]
     sums, greedy = [0.0] * len(requests), [True] * len(requests)
     reader = Reader(model)
     room = Room.of(model, max(question.length for question in questions), batch_size)
@@ -106,6 +109,8 @@ def log_likelihoods(
             nonlocal done
             # Added when all is there: a part that runs out of memory is run again.
             for number, value, likeliest in list(values([mine[at] for at in part], room)):
+                if math.isnan(value):
+                    raise NotFiniteError(group_of[number], model.dtype)
                 sums[number] += value
                 greedy[number] &= likeliest
             done += len(part)
@@ -118,7 +123,7 @@ def log_likelihoods(
             header = _header(questions)
             with_it = [question for question in questions if question.stem.begins(header)]
             score(with_it, partial(_shared, reader, reader.header(header)))
-            # Those that were cut begin otherwise.
+            # Requests whose beginning was cut do not begin with the shared tokens.
             others = [question for question in questions if not question.stem.begins(header)]
             score(others, partial(_shared, reader, reader.header(())))
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from lm_eval.api.model import LM
 
 from morphing.benchmarks.engine.chat_template import Turns, chat_text
 from morphing.benchmarks.engine.encode import (
+    NotFiniteError,
     Request,
     context_length,
     continuations,
@@ -150,7 +152,9 @@ class EngineLM(LM):
         # A document's requests have most of their tokens in common.
         places = _by(lambda request: (request.task_name, request.doc_id), requests).values()
         groups = [[part for at in group for part in parts[at]] for group in places]
-        found = iter(log_likelihoods(self.model, groups, self.batch_size, report))
+        documents = [requests[group[0]].doc_id for group in places]
+        with _of_documents(documents, self.model.dtype):
+            found = iter(log_likelihoods(self.model, groups, self.batch_size, report))
         replies = {
             at: _joined(requests[at], [next(found) for _ in parts[at]])
             for group in places
@@ -167,16 +171,17 @@ class EngineLM(LM):
         fitting = fit(self.model, self.tokenizer, encoded, self.limit)
         found: dict[int, Reply] = {}
         for stops, places in _by(_stops, requests).items():
-            written = generate(
-                self.model,
-                self.tokenizer,
-                [fitting[at] for at in places],
-                self.limit,
-                stops,
-                self.batch_size,
-                partial(_count, report, len(found), len(requests)),
-                self.thinking_tokens,
-            )
+            with _of_documents([requests[at].doc_id for at in places], self.model.dtype):
+                written = generate(
+                    self.model,
+                    self.tokenizer,
+                    [fitting[at] for at in places],
+                    self.limit,
+                    stops,
+                    self.batch_size,
+                    partial(_count, report, len(found), len(requests)),
+                    self.thinking_tokens,
+                )
             for at, reply in zip(places, written, strict=True):
                 found[at] = Reply(
                     reply.text,
@@ -186,6 +191,15 @@ class EngineLM(LM):
                     reply.unfinished,
                 )
         return [found[at] for at in range(len(requests))]
+
+
+@contextmanager
+def _of_documents(documents: Sequence[Any], dtype: object) -> Iterator[None]:
+    """Let an error of logits tell the document that it arose in, which is a sample's place."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(documents[error.at], dtype) from error
 
 
 def _by(key: Callable[[Instance], Any], requests: Sequence[Instance]) -> dict[Any, list[int]]:

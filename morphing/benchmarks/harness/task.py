@@ -173,10 +173,6 @@ class Scoring:
         if group[0].request_type == "loglikelihood_rolling":
             options = ["text"] * len(group)
         text = " ".join(f"{a}={b:.4f}" for a, b in zip(options, logs, strict=True))
-        if any(map(math.isnan, logs)):
-            # A merge may be broken enough to give NaN: then it has chosen nothing.
-            value = math.nan if self.lower_better else 0.0
-            return Output(sample.id, sample.prompt, text, "", target, value)
         value, answer = self._value(group[0].doc, results), text
         if self.task.OUTPUT_TYPE == "multiple_choice":
             answer = self._chosen(group[0].doc, options, logs)

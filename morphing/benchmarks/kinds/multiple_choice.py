@@ -1,6 +1,5 @@
 """Benchmarks of kind ``multiple_choice``: the option that the model finds likeliest."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -78,10 +77,8 @@ def _output(benchmark: Benchmark, sample: Sample, found: Sequence[Likelihood]) -
         f"{option.strip()}={value:.4f}"
         for option, value in zip(sample.choices, values, strict=True)
     )
-    # A merge may be broken enough to give NaN: then it has chosen nothing.
-    broken = any(math.isnan(value) for value in values)
-    chosen = -1 if broken else values.index(max(values))
-    answer = "" if broken else sample.choices[chosen].strip()
+    chosen = values.index(max(values))
+    answer = sample.choices[chosen].strip()
     right = sample.choices[int(sample.target)].strip()
     right_one = float(chosen == int(sample.target))
     return Output(sample.id, sample.prompt, text, answer, right, right_one)

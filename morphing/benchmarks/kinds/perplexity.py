@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.sample import Sample
-from morphing.benchmarks.engine.encode import Request, context_length, continuations, windows
+from morphing.benchmarks.engine.encode import (
+    NotFiniteError,
+    Request,
+    context_length,
+    continuations,
+    windows,
+)
 from morphing.benchmarks.engine.likelihood import log_likelihoods
 from morphing.benchmarks.kinds.turns import model_texts
 from morphing.benchmarks.results import Output, Prepared, Progress
@@ -15,9 +21,9 @@ from morphing.errors import MorphingError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# What a token costs whose probability is no number, as of a broken merge: float32 knows no smaller
-# one than 2^-149.
-_BITS_OF_A_BROKEN_TOKEN = 149.0
+# What a token costs that a model rules out (a logit of -infinity): float32 knows no smaller
+# probability than 2^-149.
+_BITS_OF_A_RULED_OUT_TOKEN = 149.0
 
 
 def check(benchmark: Benchmark) -> None:
@@ -54,12 +60,16 @@ def score(
     samples = prepared.samples
     context = context_length(model, 1)
     split = [list(windows(request, context)) for (request,) in prepared.requests]
-    found = log_likelihoods(
-        model,
-        [[window] for parts in split for window in parts],
-        batch_size,
-        lambda share: progress(int(share * len(samples)), len(samples)),
-    )
+    owner = [at for at, parts in enumerate(split) for _ in parts]
+    try:
+        found = log_likelihoods(
+            model,
+            [[window] for parts in split for window in parts],
+            batch_size,
+            lambda share: progress(int(share * len(samples)), len(samples)),
+        )
+    except NotFiniteError as error:
+        raise NotFiniteError(owner[error.at], model.dtype) from error
     outputs, truncated, remaining = [], 0, iter(found)
     for sample, parts in zip(samples, split, strict=True):
         mine = [next(remaining) for _ in parts]
@@ -72,7 +82,7 @@ def _output(sample: Sample, logprob: float, tokens: int) -> Output:
     text = str(sample.target)
     bits = -logprob / math.log(2)
     if not math.isfinite(bits):
-        bits = _BITS_OF_A_BROKEN_TOKEN * tokens
+        bits = _BITS_OF_A_RULED_OUT_TOKEN * tokens
     cost = bits / len(text.encode())
     told = f"{bits:.4f} bits, {tokens} tokens"
     return Output(sample.id, sample.prompt, told, f"{cost:.4f}", text, cost)

@@ -98,7 +98,9 @@ def run_program(program: str, limits: Limits = LIMITS) -> Execution:
     """Run a Python program, as a module named ``program``, in a sandbox of its own.
 
     A program that ends itself before its last line (``sys.exit``) has not passed, whatever its exit
-    code: it may have left out its tests. Random numbers and the order of sets are fixed.
+    code: it may have left out its tests. That is told by a mark printed after the last line, which
+    the program cannot guess; one that looks for it in its own process (``sys._getframe``) can find
+    and print it, and so pass without its tests. Random numbers and the order of sets are fixed.
 
     Raises:
         SandboxError: the sandbox does not start.
