@@ -15,6 +15,7 @@ from morphing.cli.common import (
     RunFolder,
     StorageUrl,
     allow_code,
+    note,
     open_run,
     say,
     show,
@@ -25,6 +26,7 @@ from morphing.search.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     from morphing.runs.run import Run
+    from morphing.runs.spec import RunSpec
 
 
 def search(
@@ -216,16 +218,28 @@ def _nothing() -> None:
     """Progress that is not shown."""
 
 
+def _read(path: Path) -> RunSpec:
+    from morphing.runs.evolve_config import read_search
+    from morphing.sources.find import inspect
+
+    spec, remarks = read_search(path, lambda model: inspect(model).layers)
+    if remarks:
+        say(f"{path} is a configuration of mergekit-evolve, searched as this run spec:")
+        say(spec.to_yaml())
+        note(remarks)
+    return spec
+
+
 def _create(
     spec_path: Path | None, folder: Path | None, changes: dict[str, Any], storage: str | None
 ) -> Run:
     from morphing.cli.terminal import step_bar
     from morphing.runs.prepare import create_run
     from morphing.runs.run import default_folder
-    from morphing.runs.spec import load_spec, parse_spec, zoo_spec
+    from morphing.runs.spec import parse_spec, zoo_spec
     from morphing.runs.storage import check_storage, keep_elsewhere
 
-    spec = load_spec(spec_path) if spec_path else zoo_spec()
+    spec = _read(spec_path) if spec_path else zoo_spec()
     given = {name: value for name, value in changes.items() if value is not None}
     data = spec.model_dump()
     if "device" in given:

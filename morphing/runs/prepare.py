@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from morphing.devices import check_memory, resolve_device
 from morphing.errors import MorphingError
+from morphing.merging.recipe import Recipe
 from morphing.notes import note_once
 from morphing.runs.chat_templates import Told, check_tokenizers, choose_template
 from morphing.runs.progress import Progress, megabytes, quiet
@@ -91,6 +92,9 @@ def _pinned(
     models, written = (base, *sources), (spec.base, *spec.sources)
     names = {name: model.name for name, model in zip(written, models, strict=True)}
     seeds = pin_seeds(spec.search.seeds, names, partial(pin, token=token))
+    for number, seed in enumerate(seeds):
+        for remark in Recipe(seed).remarks if isinstance(seed, dict) else ():
+            told(f"Seed {number}: {remark}")
     return spec.model_copy(
         update={
             "base": base.name,

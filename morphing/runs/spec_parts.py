@@ -24,7 +24,7 @@ SEEDS = (SOURCES, "uniform")
 class SpecModel(BaseModel):
     """A part of a spec: frozen, and without fields that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BenchmarkUse(SpecModel):

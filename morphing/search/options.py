@@ -12,6 +12,8 @@ paths through the best of these merges and the sources (arXiv 2403.13187)."""
 
 Kind = Literal["attention", "mlp", "embeddings", "norms"]
 """What a tensor is part of; the head is an embedding, and a norm inside attention attention."""
+Finite = Annotated[float, Field(strict=True)]
+"""A number, and neither true nor text that could be read as one."""
 LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 """First and last layer, both included."""
 
@@ -19,7 +21,7 @@ LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 class SpaceOptions(BaseModel):
     """The search space: which numbers there are, their ranges, and which depend on others."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     strategy: Strategy = "ps"
     layer_groups: Annotated[int, Field(ge=1)] | Literal["each"] | tuple[LayerRange, ...] = 1
@@ -30,9 +32,9 @@ class SpaceOptions(BaseModel):
     others share one."""
     gradient: Annotated[int, Field(ge=0)] = 0
     """Of a smooth curve over depth, the number of points searched (2 or more); 0: no curve."""
-    ranges: dict[str, tuple[float, float]] = {}
+    ranges: dict[str, tuple[Finite, Finite]] = {}
     """Other ranges, by parameter (``weight``) or by a number's whole name or a pattern of it."""
-    fixed: dict[str, float] = {}
+    fixed: dict[str, Finite] = {}
     """Numbers that are not searched, by the same."""
     tied: tuple[str, ...] = ()
     """Parameters (``density``) that have one number for all sources."""
