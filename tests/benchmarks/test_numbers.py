@@ -295,3 +295,31 @@ def test_the_catalogue_reads_numbers_by_one_rule() -> None:
 )
 def test_equal_numbers(answer: str, target: str, language: str | None, score: float) -> None:
     assert get_metric("numeric", language)(answer, target) == score
+
+
+PIECES = (
+    *"0123456789 .,-+*/=()[]{}$%^_#:;'\n万億千百十一三〇½²৳৭০౭౦๗๐٧٠٬٫’−–×€₹，．",
+    *("\\frac", "\\boxed{", "answer is ", "答えは", "####", "thousand", "lakh", "e", "k", "M"),
+    *("Rs.", "st", "年", "月", "日", "\\,", "minus ", "elfu "),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    pieces=st.lists(st.sampled_from(PIECES), max_size=30),
+    language=st.sampled_from(["en", "de", "fr", "ja", "sw", "bn", None]),
+)
+def test_whatever_is_read_is_a_number(pieces: list[str], language: str | None) -> None:
+    for read in (last_number, final_answer):
+        found = read("".join(pieces), language)
+        assert found == "" or plain(read_number(found) or Fraction(0)) == found
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["1", "1,", "A1", "x_", "万", "一", "=1", "- ", "answer is\n", "#### ", " ", "\\boxed{", "?\n"],
+)
+def test_long_texts_end(piece: str) -> None:
+    """What takes the square of a text's length takes minutes here."""
+    text = piece * (30_000 // len(piece))
+    assert len(last_number(text, "en")) + len(final_answer(text, "fr")) < 100

@@ -96,3 +96,8 @@ def test_hostile_text_ends() -> None:
     deep = fenced("(" * 20_000)
     assert program_in(deep, {"f"}) == "(" * 20_000 + "```\n"
     assert program_in("```\n" * 5000, {"f"}) == ""
+
+
+@pytest.mark.parametrize("text", [" " * 100_000, "- " * 50_000, "> " * 50_000, "`" * 100_000])
+def test_long_lines_end(text: str) -> None:
+    assert program_in(text) in (text, "")

@@ -34,6 +34,8 @@ _ANNOUNCED = re.compile(rf"(?<![^\W\d_])(?:(?P<said>{_SAID})|(?P<colon>{_COLON})
 _ANNOUNCED_ASIAN = re.compile(
     r"(?P<said>(?:答え|解答|回答|正解)は|答案[是为為]|คำตอบ(?:สุดท้าย)?(?:คือ|เป็น))"
 )
+_REACH = 1000  # characters after an announcement in which an answer is looked for
+_PLACES = 20  # last announcements that are looked at
 _SENTENCE_END = re.compile(r"(?<=[^\d\s])[.](?=\s|$)|(?<=\d)[.](?=\s+[^\W\d_a-z]|\s*$)|[。!?！？।]")
 _ASIDE = re.compile(
     r"^[*_\s]*(?:let me know|feel free|i hope|hope (?:this|that)|if you|please|would you|do you"
@@ -117,7 +119,7 @@ def _in_box(text: str, language: str | None) -> str:
 
 def _announced(text: str, language: str | None) -> str:
     places = [*_ANNOUNCED.finditer(text), *_ANNOUNCED_ASIAN.finditer(text)]
-    for found in sorted(places, key=lambda place: place.start(), reverse=True):
+    for found in sorted(places, key=lambda place: place.start(), reverse=True)[:_PLACES]:
         said = found["said"] is not None
         for line in _next_lines(text, found.end()):
             if said and (end := _SENTENCE_END.search(line)):
@@ -140,10 +142,8 @@ def _is_sum(given: Sequence[Number]) -> bool:
 
 def _next_lines(text: str, start: int) -> list[str]:
     """What stands after ``start`` on its line; the next line with words where there is nothing."""
-    line, _, rest = text[start:].partition("\n")
-    if re.search(r"\w", line):
-        return [line]
-    return [line, *(each for each in rest.split("\n") if re.search(r"\w", each))][1:2]
+    lines = text[start : start + _REACH].split("\n")
+    return [each for each in lines if re.search(r"\w", each)][:1]
 
 
 def _without_asides(text: str) -> str:

@@ -16,7 +16,8 @@ _NUMERALS = {
 }
 # Units of measure that begin with 千 (kilo-), percent, and what else is no power of ten.
 _OTHER = re.compile(r"千[米克瓦卡赫焦字帕伏]|百分|兆[字赫瓦欧帕Bb]|조(?!\s*원|\s*\d)|万一|十[字分]")
-_DIGITS = re.compile(r"\d{1,3}(?:,\d{3})+|\d+")
+_LONGEST = 100  # characters of a numeral
+_DIGITS = re.compile(r"\d{1,3}(?:,\d{3}){1,9}(?!\d)|\d{1,20}(?!\d)")
 KANJI = re.compile(f"[{''.join((*_NUMERALS, *_SMALL, *_BIG))}]+")
 """A numeral in Chinese characters, or something like one."""
 
@@ -76,7 +77,7 @@ _OF_LANGUAGE = {
 # Swahili says the power first: "elfu 70".
 _BEFORE = {"elfu": 10**3, "laki": 10**5, "milioni": 10**6, "bilioni": 10**9}
 _BEFORE_PATTERN = re.compile(rf"\b({'|'.join(_BEFORE)})\s$", re.IGNORECASE)
-_MORE = re.compile(r"\s(\d+)(?![\d.,%])")
+_MORE = re.compile(r"\s(\d{1,20})(?![\d.,%])")
 _RESTS = ("bn", "hi", "te", "th")
 _SHORT = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9}
 _SHORT_PATTERN = re.compile(r"(bn|[kKMB])(?![\w²³])")
@@ -122,6 +123,8 @@ def power_before(text: str, start: int, language: str) -> int:
 
 def east_asian(text: str) -> Fraction | None:
     """The value of a numeral in Chinese characters ("三千五百" is 3500); None of anything else."""
+    if len(text) > _LONGEST:
+        return None
     if text and all(character in _NUMERALS for character in text):
         return Fraction(int("".join(str(_NUMERALS[character]) for character in text)))
     first = _NUMERALS.get(text[:1])

@@ -48,11 +48,13 @@ _LATEX = (
 )
 
 _FRAC = (
-    r"\\[dtc]?frac\s*(?:\{\s*(?P<over>-?\d+)\s*\}\s*\{\s*(?P<under>\d+)\s*\}"
+    r"\\[dtc]?frac\s*(?:\{\s*(?P<over>-?\d{1,300})\s*\}\s*\{\s*(?P<under>\d{1,300})\s*\}"
     r"|(?P<over1>\d)\s*(?P<under1>\d))"
 )
 _VULGAR = "¼½¾⅐-⅞"
-_MIXED = re.compile(rf"[ ]?(?:{_FRAC}|(?P<vulgar>[{_VULGAR}]))|[ ](?P<a>\d+)/(?P<b>\d+)(?![\d/])")
+_MIXED = re.compile(
+    rf"[ ]?(?:{_FRAC}|(?P<vulgar>[{_VULGAR}]))|[ ](?P<a>\d{{1,20}})/(?P<b>\d{{1,20}})(?![\d/])"
+)
 _DIVIDED = re.compile(r"\s?/\s?(\d+)(?![\d/]|[.,]\d)")
 _TENS = re.compile(
     r"\s?(?:[×*x·]|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?\{?\s?([-+]?\d{1,3})(?!\d)\s?\}?"
@@ -81,7 +83,8 @@ _DOUBTFUL = re.compile(
     r"|(?<![\d:])\d{1,2}:\d{2}(?::\d{2})?(?![\d:])"  # times
     r"|(?<![\d.,])\d{1,2}(?:\.\d{1,2}){2,}(?!\d)"  # versions
     r"|(?<![\d.,])\d+(?:st|nd|rd|th)\b"  # ordinals
-    r"|(?<![A-Za-z])(?!Rs\d|[KT]?[Ss]h\d|USD|EUR|GBP|INR|RM\d)[A-Za-z_]+-?\d+"  # H2O, GPT-4, x_1
+    r"|(?<=[\w)}])_\{?\d+"  # subscripts
+    r"|(?<![A-Za-z_])(?!Rs\d|[KT]?[Ss]h\d|USD|EUR|GBP|INR|RM\d)[A-Za-z][A-Za-z_]*-?\d+"  # H2O
     r"|\^\s*\{?\s*[-+]?\d+"  # exponents
 )
 
@@ -123,7 +126,7 @@ def numbers(text: str, language: str | None = None) -> list[Number]:
     to a number unless it stands between two operands, parts it from words or is a list's bullet.
     """
     style = (language or "").split("-")[0].lower()
-    return list(_numbers(text, style, [found.span() for found in _DOUBTFUL.finditer(text)]))
+    return list(_numbers(text, style))
 
 
 def read_number(text: str, language: str | None = None) -> Fraction | None:
@@ -176,10 +179,14 @@ def _pattern(language: str) -> re.Pattern[str]:
     )
 
 
-def _numbers(text: str, language: str, doubtful: list[tuple[int, int]]) -> Iterator[Number]:
+def _numbers(text: str, language: str) -> Iterator[Number]:
     pattern, at = _pattern(language), 0
+    spans = (found.span() for found in _DOUBTFUL.finditer(text))
+    begin, end = next(spans, (len(text), len(text)))
     while (found := pattern.search(text, at)) is not None:
         start, at = found.span()
+        while end <= start < len(text):
+            begin, end = next(spans, (len(text), len(text)))
         value = _value(found)
         if value is None:
             continue
@@ -198,7 +205,7 @@ def _numbers(text: str, language: str, doubtful: list[tuple[int, int]]) -> Itera
             operand,
             bool(_BEFORE_RESULT.search(left.removesuffix("-")))
             and not _OPERATOR_AFTER.match(text, at),
-            any(begin <= start < end for begin, end in doubtful),
+            begin <= start < end,
         )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 _FENCE = re.compile(
-    r"^(?P<indent>[ \t]*(?:[-*+>]|\d+[.)])?[ \t]*)(?P<mark>`{3,}|~{3,})[ \t]*(?P<info>[^`\n]*)$"
+    r"^(?P<indent>[ \t]{0,40}(?:[-*+>]|\d{1,9}[.)])?[ \t]{0,12})"
+    r"(?P<mark>`{3,}|~{3,})[ \t]*(?P<info>[^`\n]*)$"
 )
 _PYTHON = frozenset({"python", "py", "python3", "py3", "ipython", "pycon"})
 
