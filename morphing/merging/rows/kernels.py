@@ -53,11 +53,11 @@ def trimmed(
     *,
     normalize: bool,
 ) -> list[Tensor]:
-    """TIES (https://arxiv.org/abs/2306.01708): trim by magnitude, elect signs, merge.
+    """TIES (https://arxiv.org/abs/2306.01708, Algorithm 1): trim by magnitude, elect signs, merge.
 
-    Kept are magnitudes of at least the threshold. ``weights`` may carry a rescaling of the task
-    vector, ``shares`` are the recipe's own weights, which ``normalize`` divides by where they
-    count.
+    Step 1, trimming, keeps magnitudes of at least the threshold; `_elect` has steps 2 and 3.
+    ``weights`` may carry a rescaling of the task vector, ``shares`` are the recipe's own weights,
+    which ``normalize`` divides by where they count.
 
     Returns:
         The L1 distance of what was written to ``base``, and for each source how many of the row's
@@ -118,8 +118,10 @@ def dropped(
 ) -> list[Tensor]:
     """DARE (https://arxiv.org/abs/2311.03099): drop at random, then add, or elect signs first.
 
-    What is kept is what hashes to at most the limit, so masks nest as density grows. ``hashing``
-    has factor and offset of the part of the hash that sources share.
+    The paper's rescaling by 1 / density is in ``weights``, as the ratio of L1 norms before and
+    after dropping, which is mergekit's. What is kept is what hashes to at most the limit, so masks
+    nest as density grows. ``hashing`` has factor and offset of the part of the hash that sources
+    share.
 
     Returns:
         The L1 distance of what was written to ``base``, one float32 (rows,).
@@ -212,9 +214,15 @@ def distance(tensor: Tensor, origin: Tensor) -> list[Tensor]:
 
 
 def _elect(deltas: Sequence[Tensor], shares: Sequence[Tensor], normalize: bool) -> Tensor:
-    """The sum of the entries whose sign is the sum's (a sum of zero counts as positive)."""
-    total = _sum(deltas)
-    # What agrees is half of all and of the surplus: fewer steps than choosing entry by entry.
+    """Steps 2 and 3 of TIES' Algorithm 1: elect each entry's sign, and add up what agrees with it.
+
+    The elected sign is that of the sum over sources; a sum of zero counts as positive. With
+    ``normalize`` the result is divided by the weights of the sources that agree, the paper's
+    disjoint mean.
+    """
+    total = _sum(deltas)  # its sign is the elected one
+    # The entries of the elected sign add up to (|sum| + sum of magnitudes) / 2 in magnitude, for
+    # those of the other sign cancel in it: fewer steps than choosing entry by entry.
     agreeing = (total.abs() + _sum([delta.abs() for delta in deltas])) * 0.5
     mixed = torch.copysign(agreeing, total)
     if not normalize:
