@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from morphing.errors import MorphingError
 from morphing.merging.merge import merge_adapter, merge_recipe
+from morphing.merging.merge_stages import MergeStages
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
 from morphing.merging.writing.lora import AdapterReport
@@ -25,7 +26,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def write(wanted: Recipe, out: Path, rank: int = 64) -> AdapterReport:
-    return merge_adapter(wanted, out, rank, CPU, lambda *_: None)
+    return merge_adapter(MergeStages(wanted, {}, ()), out, rank, CPU, lambda *_: None)
 
 
 def loaded(out: Path) -> torch.nn.Module:
@@ -69,7 +70,13 @@ def test_of_a_low_rank_it_misses_what_it_says(
 
 def test_progress_ends_at_all_there_is(family: list[Source], tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    merge_adapter(recipe("ties", family), tmp_path / "a", 2, CPU, lambda *step: steps.append(step))
+    merge_adapter(
+        MergeStages(recipe("ties", family), {}, ()),
+        tmp_path / "a",
+        2,
+        CPU,
+        lambda *step: steps.append(step),
+    )
     step, done, total = steps[-1]
     assert step.startswith("merging") and done == total
 

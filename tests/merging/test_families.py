@@ -18,9 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from morphing.errors import MorphingError
 from morphing.merging.merge import merge_recipe
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
+from morphing.merging.writing.adapter import export_adapter
 from morphing.merging.writing.checkpoint import export
 from morphing.sources import conversion
 from morphing.sources.compatibility import check
@@ -273,3 +275,34 @@ def test_an_adapter_of_transformers_4_names_experts_one_by_one(
     torch.testing.assert_close(found["model.layers.1.mlp.experts.gate_up_proj"], expected)
     changed = [key for key, own in found.items() if not torch.equal(own, base[key])]
     assert changed in ([], ["model.layers.1.mlp.experts.gate_up_proj"])
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "granite"])
+def test_a_merge_of_a_family_is_written_as_an_adapter_that_peft_loads(
+    name: str, family: list[Source], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    morpher = Morpher(family[0], family[1:], CPU, torch.float32)
+    wanted = recipe("ties", family)
+    morpher.morph(wanted)
+    report = export_adapter(morpher.engine, wanted, tmp_path / "lora", 32)
+    assert report.error < 1e-3
+    adapted = PeftModel.from_pretrained(load(family[0].folder), str(tmp_path / "lora"))
+    merged = adapted.merge_and_unload().eval()
+    torch.testing.assert_close(logits(merged), logits(morpher.model), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mixtral", r"experts\.0\.w1\.weight.*write the whole model"),
+        ("gemma3 with eyes", "more than a text model.*write the whole model"),
+    ],
+)
+def test_what_peft_cannot_adapt_is_written_as_no_adapter(
+    name: str, said: str, family: list[Source], tmp_path: Path
+) -> None:
+    morpher = Morpher(family[0], family[1:], CPU, torch.float32)
+    with pytest.raises(MorphingError, match=said):
+        export_adapter(morpher.engine, recipe("ties", family), tmp_path / "lora", 8)

@@ -1,6 +1,7 @@
 """A recipe's model on disk as a LoRA adapter of the recipe's base."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,10 +9,11 @@ import torch
 from morphing.errors import MorphingError
 from morphing.merging.engine import Engine
 from morphing.merging.models import Opened, check_contents
-from morphing.merging.output import Output, build_model
+from morphing.merging.output import Output
 from morphing.merging.recipe import Recipe
 from morphing.merging.vocabulary.tokenizers import load_tokenizer
 from morphing.merging.writing.lora import AdapterReport, write_adapter
+from morphing.sources.conversion import checkpoint_names, meta_model
 from morphing.sources.source import ZOO
 
 _FLOAT = {"dtype": "float32", "out_dtype": "float32"}
@@ -50,7 +52,8 @@ def export_adapter(
     output = engine.output(exact)
     infos = engine.infos(exact, output)
     _check_same_model(engine, recipe, output, {name: shape for name, (shape, _) in infos.items()})
-    linear, tied = _linear_weights(base)
+    loaded = _loaded(base)
+    stored = {parameter: name for name, parameter in loaded.names.items()}
     source = base.weights.source
     total = sum(shape.numel() * dtype.itemsize for shape, dtype in infos.values())
 
@@ -58,7 +61,7 @@ def export_adapter(
         done = 0
         for segment in engine.merge(exact, output):
             for name, tensor in segment.tensors():
-                yield name, tensor
+                yield loaded.names[name], tensor
                 done += tensor.nbytes
                 progress(done, total)
         check_contents(used)  # before anything is written
@@ -66,11 +69,11 @@ def export_adapter(
     return write_adapter(
         folder,
         str(source.folder) if source.name.startswith(ZOO) else source.name,
-        base.weights.read,
+        lambda name: base.weights.read(stored[name]),
         merged(),
         rank,
-        linear,
-        tied,
+        loaded.linear,
+        loaded.tied,
     )
 
 
@@ -111,15 +114,34 @@ def _check_same_model(
         )
 
 
-def _linear_weights(base: Opened) -> tuple[set[str], Mapping[str, str]]:
-    """The names of linear layers' weights, and of tensors tied to others: PEFT asks for both."""
-    with torch.device("meta"):
-        model = build_model(base.config, torch.float32)
-    if unknown := base.weights.info.keys() - model.state_dict().keys():
+@dataclass(frozen=True)
+class _Loaded:
+    """The base as transformers loads it and PEFT knows it."""
+
+    names: Mapping[str, str]
+    """The parameters' names, by those of the checkpoint's tensors."""
+    linear: set[str]
+    """The names of linear layers' weights."""
+    tied: Mapping[str, str]
+    """The names of parameters tied to others, and of those."""
+
+
+def _loaded(base: Opened) -> _Loaded:
+    if isinstance(base.config.get("text_config"), Mapping):
+        raise MorphingError(
+            f"{base.weights.source.name} is more than a text model, and peft cannot adapt all of"
+            " its parts: write the whole model."
+        )
+    model = meta_model(base.config)
+    infos = base.weights.info
+    stored = checkpoint_names(model, {name: info.shape for name, info in infos.items()})
+    names = {own: parameter for parameter, own in stored.items()}
+    if unknown := infos.keys() - names.keys():
         raise MorphingError(
             f"{base.weights.source.name} is a {type(model).__name__}, which transformers loads"
-            f" under other names than its checkpoint's ({min(unknown)}): write the whole model."
+            f" with other tensors than its checkpoint's ({min(unknown)}), and no LoRA adapter is of"
+            " those: write the whole model."
         )
     layers = {f"{n}.weight" for n, part in model.named_modules() if type(part) is torch.nn.Linear}
     tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", {})
-    return layers & base.weights.info.keys(), tied
+    return _Loaded(names, layers & stored.keys(), tied)
