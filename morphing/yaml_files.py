@@ -118,7 +118,13 @@ def read_text(path: Path, what: str) -> str:
         data = path.read_bytes()
         encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         return data.decode(encoding)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise MorphingError(
+            f"The {what} {path} cannot be read, for it is not text in UTF-8 (line {line}): save it"
+            " as UTF-8."
+        ) from error
+    except OSError as error:
         raise MorphingError(
             f"The {what} {path} cannot be read ({error}): check the path."
         ) from error

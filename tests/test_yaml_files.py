@@ -212,9 +212,11 @@ def test_kinds_are_told_by_keys(data: Any, kind: str) -> None:
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    (tmp_path / "latin").write_bytes(b"a: \xff")
-    for name in ("gone", "latin", "."):
-        with pytest.raises(MorphingError, match=r"The recipe .* cannot be read"):
+    (tmp_path / "latin").write_bytes("a: 1\n# gemäßigt\n".encode("latin-1"))
+    said = {"gone": r"\(.*\): check the path", ".": r"\(.*\): check the path"}
+    said["latin"] = r", for it is not text in UTF-8 \(line 2\): save it as UTF-8\."
+    for name, words in said.items():
+        with pytest.raises(MorphingError, match=f"The recipe .* cannot be read ?{words}"):
             read_text(tmp_path / name, "recipe")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from morphing.errors import MorphingError
 from morphing.merging.methods import METHODS
 from morphing.merging.recipe_checks import TEMPLATE_OF, check_recipe, remarks, unknown_keys
+from morphing.merging.recipe_schema import in_one_spelling, schema_complaint
 from morphing.sources.names import reference_name
 from morphing.yaml_files import read_document, refuse_other, write_yaml
 
@@ -58,7 +59,7 @@ class Recipe:
                 " merge_method and models or slices."
             )
         refuse_other(data, "recipe", where)
-        recipe = cls(data, mask_seed)
+        recipe = cls(in_one_spelling(data), mask_seed)
         recipe.check()
         named = recipe.with_names(reference_name)
         return recipe if named.references == recipe.references else named
@@ -155,13 +156,18 @@ class Recipe:
             return self.mean().check()
         from mergekit import merge_methods
         from mergekit.config import MergeConfiguration
+        from pydantic import ValidationError
 
+        plain = _plain(self.config)
+        hint = next((f" ({text.rstrip('.')})" for text in unknown_keys(self.config)), "")
         try:
-            configuration = MergeConfiguration.model_validate(_plain(self.config))
-        except (ValueError, RuntimeError) as error:  # pydantic's ValidationError is a ValueError
-            hint = next((f" ({text.rstrip('.')})" for text in unknown_keys(self.config)), "")
+            configuration = MergeConfiguration.model_validate(plain)
+        except ValidationError as error:
+            sentence = schema_complaint(error, plain).removesuffix(".")
+            raise MorphingError(f"{sentence}{hint}.") from error
+        except (ValueError, RuntimeError) as error:
             raise MorphingError(
-                f"The recipe is not a mergekit configuration: {_brief(error)}{hint}."
+                f"The recipe is not a mergekit configuration: {error}{hint}."
             ) from error
         if configuration.modules and list(configuration.modules) != [_MODULE]:
             raise MorphingError(
@@ -171,6 +177,7 @@ class Recipe:
             )
         try:
             for label, inputs, base in _groups(configuration):
+                _check_repeats(label, inputs)
                 merge_methods.get(self.method).validate_inputs(inputs, base, group_name=label)
         except ValueError as error:
             raise MorphingError(
@@ -191,6 +198,20 @@ def _groups(
     for place, piece in enumerate(part.slices or [], 1):
         inputs = [source.model for source in piece.sources]
         yield f"slice {place}", inputs, piece.base_model or base
+
+
+def _check_repeats(label: str | None, inputs: "list[ModelReference]") -> None:
+    """Refuse a model that is merged with itself.
+
+    Raises:
+        MorphingError: naming it.
+    """
+    twice = next((model for place, model in enumerate(inputs) if model in inputs[:place]), None)
+    if twice is not None:
+        raise MorphingError(
+            f"The recipe lists {twice} more than once{f' in {label}' if label else ''}: keep one of"
+            " them."
+        )
 
 
 def _listed(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -268,14 +289,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def _brief(error: Exception) -> str:
-    """The first complaint of a validation error, with the place it is about."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])

@@ -360,7 +360,10 @@ def test_names_on_the_hub(family: list[Source], hub: RunningHub, tmp_path: Path)
         ("merge_method: magic\nmodels: []", "merge_method is 'magic': choose one of dare_ties"),
         ("merge_method: linear", "not a mergekit configuration"),
         ("merge_method: linear\nmodels: [{model: x}]\ndtype: int4", "dtype is 'int4'"),
-        ("merge_method: linear\nmodels: 7", "not a mergekit configuration: models"),
+        (
+            "merge_method: linear\nmodels: 7",
+            "The recipe's models is 7: it must be a list of models",
+        ),
         ("merge_method: ties\nmodels: [{model: x}]", "cannot be merged with ties"),
     ],
 )
@@ -373,7 +376,7 @@ def test_recipes_that_are_none(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_recipe_files_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "recipe.yaml").write_text("merge_method: linear\nmodels: [{model: x}]")
     (tmp_path / "morphing.json").write_text('{"mask_seed": "seven"}')
     for name in ("none.yaml", "binary.yaml", "."):
