@@ -14,7 +14,7 @@ from morphing.merging.stores import Adapted, Disk, Resident, Store
 from morphing.merging.vocabulary.speech import Voice
 from morphing.merging.vocabulary.tokenizers import has_chat_template
 from morphing.notes import note_once
-from morphing.sources import content, local
+from morphing.sources import content, local, naming
 from morphing.sources.adapter import Adapter, load_adapter
 from morphing.sources.alike import make_alike
 from morphing.sources.source import Source
@@ -34,10 +34,17 @@ class Opened:
     """The checkpoint's."""
     adapter: Adapter | None
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
-        """The checkpoint's ``config.json``, as `Weights` takes it."""
-        return self.weights.config
+        """The checkpoint's ``config.json`` as `Weights` takes it, with an adapter's own rows."""
+        config = self.weights.config
+        embedding = naming.embedding(self.weights.info)
+        replaced = None if self.adapter is None else self.adapter.replaced.get(embedding or "")
+        if replaced is None or len(replaced) == self.weights.info[embedding or ""].shape[0]:
+            return config
+        text, rows = config.get("text_config"), {"vocab_size": len(replaced)}
+        nested = "vocab_size" not in config and isinstance(text, dict)
+        return config | ({"text_config": {**text, **rows}} if nested and text else rows)
 
     @cached_property
     def generation_config(self) -> dict[str, Any] | None:

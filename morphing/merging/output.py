@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from morphing.errors import MorphingError
+from morphing.errors import MorphingError, first_line
 from morphing.merging.planning.plan import ModelInfo, Plan
 from morphing.merging.vocabulary.vocabulary import Vocabulary
 from morphing.sources.checkpoint import check_missing
-from morphing.sources.conversion import Unlinked, link, uncovered
+from morphing.sources.configuration import transformers_config
+from morphing.sources.conversion import Misshapen, Unlinked, link, uncovered
 from morphing.sources.metadata import LAYER_KEYS, layer_index
 
 if TYPE_CHECKING:
@@ -60,22 +61,38 @@ class Output:
     def check_complete(self, shapes: Mapping[str, Sequence[int]], dtype: str) -> None:
         """Refuse a merge that lacks tensors its configuration asks for.
 
-        Loading it would fill them in at random. Of architectures that transformers does not know,
-        or loads in ways that `sources.conversion` cannot follow, nothing is said.
+        Loading it would fill them in at random, and a tensor of another shape than the
+        configuration says cannot be loaded at all. Of architectures that transformers does not
+        know, or loads in ways that `sources.conversion` cannot follow, nothing is said.
 
         Args:
             shapes: of the output's tensors.
             dtype: as for `config`.
 
         Raises:
-            MorphingError: naming some of the tensors.
+            MorphingError: naming some of the tensors, or what transformers cannot read.
         """
         import torch
+        from transformers import CONFIG_MAPPING
 
+        config, donor = self.config(dtype), self.plan.donor
+        try:
+            if config.get("model_type") in CONFIG_MAPPING:
+                transformers_config(config)
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise MorphingError(
+                f"transformers cannot read the config.json of {donor}, which the merge takes"
+                f" ({first_line(error)}): mend it, or download the model again."
+            ) from error
         try:
             with torch.device("meta"):
-                model = build_model(self.config(dtype), getattr(torch, dtype))
+                model = build_model(config, getattr(torch, dtype))
             links = link(model, shapes)
+        except Misshapen as error:
+            raise MorphingError(
+                f"The config.json of {donor}, which the merge takes, does not fit its tensors:"
+                f" {error}; choose a checkpoint and a configuration that belong together."
+            ) from error
         except (MorphingError, Unlinked):
             return
         check_missing(uncovered(model, links), "The merge of these models")
@@ -160,11 +177,11 @@ def build_model(config: Mapping[str, Any], dtype: Any) -> "PreTrainedModel":
     Raises:
         MorphingError: transformers cannot build it.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
     try:
-        built = AutoConfig.for_model(**config)
+        built = transformers_config(config)
         with no_init_weights():
             model = AutoModelForCausalLM.from_config(built, dtype=dtype, trust_remote_code=False)
         model.tie_weights()  # which building does only where it sets weights

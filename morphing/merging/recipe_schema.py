@@ -55,13 +55,12 @@ def schema_complaint(error: "ValidationError", config: Any) -> str:
     """The first complaint of mergekit's schema about a recipe, in a sentence."""
     first = error.errors()[0]
     value, place = config, list[str | int]()
-    for part in first["loc"]:  # what is not in the data is a name of pydantic's
-        if not (isinstance(value, Mapping) and part in value) and not (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        ):
-            break
+    for part in first["loc"]:
+        inside = dict(enumerate(value)) if isinstance(value, list) else value
+        if not isinstance(inside, Mapping) or part not in inside:
+            break  # the name of a union's member, or a key that is missing
         place.append(part)
-        value = value[part]
+        value = inside[part]
     where = f"The recipe's {'.'.join(map(str, place))}" if place else "The recipe"
     missing = str(first["loc"][-1]) if first["type"] == "missing" else ""
     if missing in _WANTED:

@@ -7,7 +7,7 @@ pair of factors are merged by peft once, and only what they change is kept.
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from morphing.errors import MorphingError
 from morphing.sources import checkpoint, local, metadata
+from morphing.sources.adapter_config import is_plain_lora, read_config
 from morphing.sources.conversion import checkpoint_names, meta_model
 from morphing.sources.source import Source
 from morphing.sources.weights import Weights, check_finite
 
 if TYPE_CHECKING:
-    from peft import LoraConfig, PeftConfig
+    from peft import LoraConfig
 
 # What peft writes for one module; files of other tools keep the adapter's name before ".weight".
 _FACTOR = re.compile(
@@ -30,11 +31,6 @@ _FACTOR = re.compile(
 )
 # Wrappers that stand between a module's name and its parameter's.
 _WRAPPER = re.compile(r"\.(?:base_layer|modules_to_save(?:\.default)?)(?=\.)")
-# Fields of peft's configuration that add to a pair of factors, beside those it calls variants.
-_EXTRAS = {"lora_bias", "layer_replication", "trainable_token_indices"}
-_EXTRAS |= {"target_parameters", "use_qalora"}
-# Initialisations that leave the base's weights alone; the others (PiSSA, OLoRA, ...) change them.
-_HARMLESS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,7 @@ def load_adapter(source: Source, base: Weights) -> Adapter:
             trained on another base, it has no merged form, or it parts a tied head from the
             embeddings.
     """
-    config = _read_config(source)
+    config = read_config(source)
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise MorphingError(
             f"The adapter {source.name} is of kind {config.peft_type.value}, which changes no"
@@ -129,9 +125,14 @@ def load_adapter(source: Source, base: Weights) -> Adapter:
     pairs, whole = _read_tensors(source)
     layout = _read_layout(base)
     names = [*(f"{module}.weight" for module in pairs), *whole]
+    if not names:
+        raise MorphingError(
+            f"The adapter {source.name} holds no tensors, so it changes nothing: save it again, or"
+            " choose another."
+        )
     # What the model cuts out of a tensor of the checkpoint has no factors of that tensor's.
     cut = [n for n in names if n in layout.parameters and layout.stored(n) not in base.info]
-    if cut or not (_is_plain_lora(config) and layout.is_plain(pairs)):
+    if cut or not (is_plain_lora(config) and layout.is_plain(pairs)):
         return _merge_densely(source, base, layout, names)
     for name in names:
         if layout.stored(name) not in base.info:
@@ -218,37 +219,6 @@ def _read_layout(base: Weights) -> _Layout:
     return _Layout(modules, embedding, head, tied, frozenset(model.state_dict()), stored)
 
 
-def _read_config(source: Source) -> "PeftConfig":
-    from peft import PeftConfig
-
-    path = source.folder / metadata.ADAPTER_CONFIG
-    stored = local.read_json(path)  # peft would ask the Hub for a file that is not there
-    needed = ["peft_type"]
-    if stored.get("peft_type") == "LORA":
-        needed += ["r", "lora_alpha"]  # peft's defaults would scale the adapter wrongly
-    missing = [key for key in needed if stored.get(key) is None]
-    if missing:
-        raise MorphingError(f"{path} gives no {' and no '.join(missing)}: download it again.")
-    try:
-        return PeftConfig.from_pretrained(str(source.folder))
-    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise MorphingError(
-            f"peft cannot read {path}, made by peft {stored.get('peft_version', 'unknown')}"
-            f" ({_reason(error)}): update peft or choose another adapter."
-        ) from error
-
-
-def _is_plain_lora(config: "PeftConfig") -> bool:
-    """Whether factors, scale and magnitude are all there is to it."""
-    from peft import LoraConfig
-
-    if type(config) is not LoraConfig:
-        return False
-    variants = {f.name for f in fields(config) if f.metadata.get("is_lora_variant")} | _EXTRAS
-    active = {name for name in variants if getattr(config, name, None)}
-    return active <= {"use_dora"} and config.init_lora_weights in _HARMLESS
-
-
 def _read_tensors(source: Source) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """Factors by module and part, and whole tensors by name, as copies off the file."""
     path = source.folder / metadata.ADAPTER_WEIGHTS
@@ -266,6 +236,8 @@ def _read_tensors(source: Source) -> tuple[dict[str, dict[str, Tensor]], dict[st
                 found = _FACTOR.fullmatch(name)
                 home = whole if found is None else pairs.setdefault(found["module"], {})
                 name = _WRAPPER.sub("", name) if found is None else found["part"]
+                if name in home and torch.equal(home[name], tensor):
+                    continue  # peft stores resized embeddings within their wrapper and without
                 if name in home:
                     raise MorphingError(
                         f"{path} holds more than one adapter ({key}): save one of them alone."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from morphing.errors import MorphingError
+from morphing.sources import metadata
 from morphing.sources.conversion import Unlinked, gather, link
 from morphing.sources.source import Source
 from morphing.sources.weights import Weights, check_finite, is_finite
@@ -27,7 +28,8 @@ def load_model(source: Source, dtype: torch.dtype) -> "PreTrainedModel":
 
     weights = Weights(source)
     try:
-        if weights.renamed:
+        # transformers would put an adapter that lies beside the model on top of it.
+        if weights.renamed or (source.folder / metadata.ADAPTER_CONFIG).exists():
             model, found = _load_tensors(weights, dtype)
         else:
             model, found = AutoModelForCausalLM.from_pretrained(

@@ -9,7 +9,10 @@ its default, is no difference.
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # What says nothing of how the weights compute: sizes that shapes show, training, generation.
 _HARMLESS = frozenset(
@@ -114,6 +117,25 @@ def difference_remark(
     )
 
 
+def transformers_config(config: Mapping[str, Any]) -> "PretrainedConfig":
+    """transformers' own object for a ``config.json``.
+
+    Raises:
+        ValueError: it names no kind of model that transformers knows, or a value is none that its
+            class takes.
+        KeyError, TypeError, ...: whatever else that class stumbles over.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        built: PretrainedConfig = AutoConfig.for_model(**config)
+    except StrictDataclassError as error:
+        told = next(filter(None, (line.strip() for line in reversed(str(error).splitlines()))))
+        raise ValueError(told.partition(": ")[2].partition(". ")[0] or told) from error
+    return built
+
+
 def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return _normalised(json.dumps(config, sort_keys=True, default=str))
 
@@ -131,15 +153,11 @@ def _by_transformers(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings as transformers' class for the configuration reads them; None without one."""
     from dataclasses import fields, is_dataclass
 
-    from transformers import AutoConfig, PretrainedConfig
+    from transformers import PretrainedConfig
 
     try:
-        read: Any = AutoConfig.for_model(**config).get_text_config()
+        read: Any = transformers_config(config).get_text_config()
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
-        return None
-    except Exception as error:  # the validators of huggingface_hub have a type of their own
-        if type(error).__module__.partition(".")[0] not in ("huggingface_hub", "transformers"):
-            raise
         return None
     if not is_dataclass(kind := type(read)):
         return None

@@ -7,7 +7,7 @@ that part is what transformers would load.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from morphing.sources.configuration import transformers_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,6 +59,10 @@ class Unlinked(Exception):
     """Of a checkpoint's tensors some have no place of their own in the model; says which."""
 
 
+class Misshapen(Unlinked):
+    """A tensor has another shape than the parameter that it is loaded into."""
+
+
 def link(model: "PreTrainedModel", shapes: Shapes) -> dict[str, tuple[Link, ...]]:
     """Where a model holds each tensor of its checkpoint.
 
@@ -96,7 +102,10 @@ def link(model: "PreTrainedModel", shapes: Shapes) -> dict[str, tuple[Link, ...]
         if pattern is not None:
             gathered[parameter].append((name, apply_renamings(name, renamings), pattern))
         elif tuple(state[parameter].shape) != tuple(shapes[name]):
-            raise Unlinked(f"{name} has another shape than {parameter}, which it is loaded into")
+            raise Misshapen(
+                f"{name} is {_words(shapes[name])} and would have to be"
+                f" {_words(state[parameter].shape)}"
+            )
         else:
             links[name] = (Link(parameter),)
     for parameter, members in gathered.items():
@@ -157,6 +166,44 @@ def checkpoint_names(model: "PreTrainedModel", shapes: Shapes) -> dict[str, str]
     }
 
 
+def without_place(config: Mapping[str, Any], names: Iterable[str]) -> set[str]:
+    """The tensors of a checkpoint that belong to no module of its causal language model.
+
+    A tensor inside of a module that the model has is not among them, whatever its name.
+
+    Args:
+        config: ``config.json``.
+        names: of the checkpoint's tensors.
+
+    Returns:
+        Nothing where transformers cannot build the model.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        rename_source_key,
+    )
+
+    try:
+        model = meta_model(config)
+        rules = get_model_conversion_mapping(model)
+    except (ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError):
+        return set()
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    state = model.state_dict()
+    modules = {name.partition(".")[0] for name in state}
+
+    def has_none(name: str) -> bool:
+        if name.partition(".")[0] in modules:
+            return False
+        found, _ = rename_source_key(name, renamings, converters, model.base_model_prefix, state)
+        return found not in state and found.partition(".")[0] not in modules
+
+    return set(filter(has_none, names))
+
+
 def gather(links: Sequence[Link], state: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
     """A checkpoint's tensor as a model holds it; a copy only where several parameters do."""
     if links[0].source is None:
@@ -171,10 +218,14 @@ def gather(links: Sequence[Link], state: Mapping[str, Tensor], shape: Sequence[i
 
 
 def meta_model(config: Mapping[str, Any]) -> "PreTrainedModel":
-    """The causal language model of a configuration, without weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    """The causal language model of a configuration, without weights.
 
-    built = AutoConfig.for_model(**config)
+    Raises:
+        ValueError, KeyError, ...: transformers cannot build it, for whatever reason of its own.
+    """
+    from transformers import AutoModelForCausalLM
+
+    built = transformers_config(config)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(built, trust_remote_code=False)
     return model
@@ -261,6 +312,10 @@ def _run(
     except (ValueError, KeyError, RuntimeError, AttributeError, TypeError, IndexError) as error:
         raise Unlinked(f"transformers cannot convert {inputs[0][0]}: {error}") from error
     return {key: each[0] if isinstance(each, list) else each for key, each in made.items()}
+
+
+def _words(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "a scalar"
 
 
 def _view(tensor: Tensor, base: Tensor) -> View | None:

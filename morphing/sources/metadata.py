@@ -58,14 +58,22 @@ def check_files(name: str, files: Iterable[str]) -> None:
 
 
 def two_models(name: str, files: Iterable[str]) -> tuple[str, ...]:
-    """That two models lie in one folder, in a sentence; nothing where only one does."""
-    if not {WEIGHTS, WEIGHTS_INDEX} <= set(files):
-        return ()
-    return (
-        f"{name} holds two models, {WEIGHTS} and the shards that {WEIGHTS_INDEX} names: the first"
-        f" is taken, as transformers takes it. Delete {WEIGHTS} if the shards are meant, else"
-        f" {WEIGHTS_INDEX} and the shards.",
-    )
+    """That two models lie in one folder, in sentences; nothing where only one does."""
+    files = set(files)
+    found = []
+    if {WEIGHTS, WEIGHTS_INDEX} <= files:
+        found.append(
+            f"{name} holds two models, {WEIGHTS} and the shards that {WEIGHTS_INDEX} names: the"
+            f" first is taken, as transformers takes it. Delete {WEIGHTS} if the shards are meant,"
+            f" else {WEIGHTS_INDEX} and the shards."
+        )
+    if ADAPTER_CONFIG in files and not is_adapter(files):
+        found.append(
+            f"{name} holds an adapter beside a whole model: the model is taken without it. Move"
+            f" the adapter's files into a folder of their own and write model+adapter if it is"
+            " meant."
+        )
+    return tuple(found)
 
 
 def describe(

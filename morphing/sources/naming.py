@@ -13,9 +13,12 @@ from functools import lru_cache
 from typing import Any
 
 from morphing.errors import MorphingError
+from morphing.sources.conversion import without_place
 from morphing.sources.source import TensorInfo
 
-_TABLE = re.compile(r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids)$")
+_TABLE = re.compile(
+    r"(^|\.)(rotary_emb\.((original_)?inv_freq|cos_cached|sin_cached)|position_ids)$"
+)
 """What a model computes anew, and older versions of transformers stored."""
 _MASK = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$")
 """Causal masks of older versions; a layer's bias of this name has one axis."""
@@ -26,6 +29,8 @@ _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.wei
 _WITHIN = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _BEFORE = ("module.", "base_model.model.", "pretrained_model.")
 _DOUBLED = re.compile(r"^model\.(model\.|lm_head\.|transformer\.|gpt_neox\.)")
+_HEADS = ("lm_head", "embed_out")
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _INNER = re.compile(r"^(layers\.\d+\.|h\.\d+\.|decoder\.layers\.\d+\.)")
 
 
@@ -58,8 +63,10 @@ def own_tensors(
     """
     own: dict[str, str] = {}
     strays = []
-    for stored, plain in _unwrapped(headers).items():
-        if is_stray(plain, headers[stored]):
+    unwrapped = _unwrapped(headers)
+    foreign = _foreign(unwrapped.values(), config)
+    for stored, plain in unwrapped.items():
+        if is_stray(plain, headers[stored]) or plain in foreign:
             strays.append(stored)
         elif ".lora_A." in plain or ".lora_B." in plain:
             raise MorphingError(
@@ -140,6 +147,40 @@ def _class_ties(model_type: str) -> bool:
     return bool(getattr(CONFIG_MAPPING[model_type], "tie_word_embeddings", False))
 
 
+def _foreign(names: Iterable[str], config: Mapping[str, Any]) -> set[str]:
+    """What transformers leaves out as it loads a causal language model.
+
+    That are heads for other purposes (medusa, a classifier), and layers beyond those that the
+    configuration counts, which predict further tokens.
+    """
+    names = set(names)
+    text = config.get("text_config")
+    inner = text if isinstance(text, Mapping) else config
+    layers = inner.get("num_hidden_layers")
+    found = set()
+    if inner.get("num_nextn_predict_layers") and type(layers) is int:
+        numbered = ((name, _LAYER.search(name)) for name in names)
+        found = {name for name, match in numbered if match and int(match[1]) >= layers}
+    kind, prefix = _causal_class(str(config.get("model_type")))
+    architectures = config.get("architectures") or [kind]
+    modules = {name.partition(".")[0] for name in names}
+    if kind and architectures == [kind] and prefix in modules and modules - {prefix, *_HEADS}:
+        found |= without_place(config, names)
+    return found
+
+
+@lru_cache
+def _causal_class(model_type: str) -> tuple[str, str]:
+    """The class of an architecture's causal language model, and its inner model's name in it."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    known = model_type in CONFIG_MAPPING
+    if not known or (kind := CONFIG_MAPPING[model_type]) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "", ""
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
+    return model.__name__, model.base_model_prefix
+
+
 def _unwrapped(headers: Iterable[str]) -> dict[str, str]:
     """Stored names, each without what trainers' wrappers add to all of them."""
     plain = {name: name for name in headers}
@@ -168,21 +209,9 @@ def _missing_prefix(names: Iterable[str], config: Mapping[str, Any]) -> str:
     names = list(names)
     if not any(_INNER.search(name) for name in names):
         return ""
-    prefix = _inner_model(str(config.get("model_type")))
+    inner = _causal_class(str(config.get("model_type")))[1]
+    prefix = f"{inner}." if inner else ""
     return "" if any(name.startswith(prefix) for name in names) else prefix
-
-
-@lru_cache
-def _inner_model(model_type: str) -> str:
-    """What stands before the names of an architecture's inner model; empty if not known."""
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
-
-    if model_type not in CONFIG_MAPPING:
-        return ""
-    kind = CONFIG_MAPPING[model_type]
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return ""
-    return f"{MODEL_FOR_CAUSAL_LM_MAPPING[kind].base_model_prefix}."
 
 
 def _remarks(name: str, own: Mapping[str, str], strays: Sequence[str]) -> Iterable[str]:

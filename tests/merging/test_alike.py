@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -16,6 +17,7 @@ from morphing.merging.merge import merge_recipe
 from morphing.merging.morph import Morpher
 from morphing.merging.recipe import Recipe
 from morphing.merging.writing.checkpoint import export
+from morphing.sources.checkpoint import load_model
 from morphing.sources.compatibility import check
 from morphing.sources.find import download, inspect, read_tokens
 from tests.merging.comparing import read
@@ -158,6 +160,94 @@ def test_what_lies_beside_a_model_is_left_out_and_told(
     assert_merged_as(wanted, merge(base, one, two), tmp_path)
     (remark,) = inspect(str(changed)).remarks
     assert "and 1 more like it, which is no part of the model" in remark
+
+
+FOREIGN = {
+    "medusa's heads": with_tensors(medusa_head__0__0__linear__weight=torch.ones(32, 32)),
+    "a classifier": with_tensors(score__weight=torch.ones(2, 32)),
+    "a critic": with_tensors(summary__weight=torch.ones(1, 32)),
+    "an optimizer": with_tensors(optimizer__state__0__exp_avg=torch.ones(3)),
+}
+
+
+@pytest.mark.parametrize(
+    ("who", "foreign"), [*(("source", name) for name in FOREIGN), ("base", "medusa's heads")]
+)
+def test_modules_that_the_model_has_not_are_left_out_and_told(
+    foreign: str, who: str, saved: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    base, one, two = saved("qwen2")
+    changed = rewritten(base if who == "base" else one, tmp_path / "changed", FOREIGN[foreign])
+    wanted = merge(changed, one, two) if who == "base" else merge(base, changed, two)
+    assert_merged_as(wanted, merge(base, one, two), tmp_path)
+    (remark,) = inspect(str(changed)).remarks
+    assert "which is no part of the model: it is left out" in remark
+
+
+def test_a_classifier_that_is_one_keeps_its_head(
+    saved: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    _, one, _ = saved("llama")
+    kind = ["LlamaForSequenceClassification"]
+    head = with_tensors(score__weight=torch.ones(2, 32))
+    changed = rewritten(one, tmp_path / "classifier", head, architectures=kind)
+    assert "score.weight" in inspect(str(changed)).tensors
+
+
+def predicting(tensors: Tensors) -> Tensors:
+    """With a layer that predicts a further token, as DeepSeek and GLM publish one."""
+    last = {n.replace(".layers.1.", ".layers.2."): t for n, t in tensors.items() if ".1." in n}
+    return {**tensors, **last, "model.layers.2.eh_proj.weight": torch.ones(32, 64)}
+
+
+@pytest.mark.parametrize("who", ["all", "base", "source"])
+def test_layers_that_predict_further_tokens_are_no_layers(
+    who: str, saved: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    plain = saved("glm4_moe")
+    changed = [
+        rewritten(folder, tmp_path / folder.name, predicting, num_nextn_predict_layers=1)
+        if who in ("all", name)
+        else folder
+        for folder, name in zip(plain, ("base", "source", "other"), strict=True)
+    ]
+    assert_merged_as(merge(*changed), merge(*plain), tmp_path)
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 2
+
+
+@pytest.mark.parametrize("who", ["base", "source"])
+def test_what_qwen_predicts_further_tokens_with_is_left_out(
+    who: str, saved: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    base, one, two = saved("qwen3_next")
+    further = with_tensors(
+        mtp__fc__weight=torch.ones(32, 64), mtp__layers__0__mlp__gate__weight=torch.ones(4, 32)
+    )
+    changed = rewritten(base if who == "base" else one, tmp_path / "changed", further)
+    wanted = merge(changed, one, two) if who == "base" else merge(base, changed, two)
+    assert_merged_as(wanted, merge(base, one, two), tmp_path)
+
+
+@pytest.mark.parametrize("who", ["base", "source"])
+def test_an_adapter_beside_a_whole_model_is_left_out_and_told(
+    who: str, saved: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    """transformers puts it on top of the model, so that another would be scored than exported."""
+    base, one, two = saved("llama")
+    changed = tmp_path / "changed"
+    shutil.copytree(base if who == "base" else one, changed)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    adapted.save_pretrained(changed)
+    wanted = merge(changed, one, two) if who == "base" else merge(base, changed, two)
+    assert_merged_as(wanted, merge(base, one, two), tmp_path)
+    plain = load_file(changed / "model.safetensors")
+    loaded = load_model(download(str(changed)), torch.float32).state_dict()
+    assert loaded.keys() == plain.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in plain.items())
+    (remark,) = inspect(str(changed)).remarks
+    assert "holds an adapter beside a whole model: the model is taken without it" in remark
 
 
 def test_what_nobody_knows_is_named(saved: Callable[[str], list[Path]], tmp_path: Path) -> None:

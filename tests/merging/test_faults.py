@@ -261,6 +261,25 @@ def quantised(folder: Path) -> None:
     change_json(folder / "config.json", lambda config: config.update(settings))
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vocab_size": 32000}, "is 40 x 32 and would have to be 32000 x 32"),
+        ({"intermediate_size": 64}, "and would have to be"),
+        ({"vocab_size": "40"}, "Field 'vocab_size' expected int, got str"),
+        ({"eos_token_id": 1.0}, "Field 'eos_token_id'"),
+        ({"hidden_act": 3, "num_attention_heads": None}, "Field 'num_attention_heads'"),
+    ],
+)
+def test_a_configuration_under_which_the_merge_could_not_be_loaded(
+    changes: dict[str, object], words: str, family: list[Source], source: Path, tmp_path: Path
+) -> None:
+    change_json(source / "config.json", lambda config: config.update(changes))
+    wanted = config(family, family[1].name, base_model=str(source))
+    text = refusal(wanted, tmp_path / "out")
+    assert words in text and f"config.json of {source}" in text
+
+
 def renamed(file: str, to: str) -> Callable[[Path], object]:
     return lambda folder: (folder / file).rename(folder / to)
 

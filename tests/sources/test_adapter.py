@@ -28,6 +28,7 @@ from tests.merging.tiny import tiny_llama
 Case = Callable[..., tuple[Source, Weights]]
 ATTENTION = ["q_proj", "v_proj"]
 EVERYWHERE = [*ATTENTION, "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+FILE = "adapter_model.safetensors"
 NAME = "model.layers.0.self_attn.q_proj.weight"
 KEY = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -340,6 +341,60 @@ def test_a_configuration_without_what_scales_it(case: Case, key: str) -> None:
     source, base = case(LoraConfig(r=4, target_modules=ATTENTION))
     configure(source, {key: "gone"})
     with pytest.raises(MorphingError, match=rf"adapter_config\.json gives no {key}: download"):
+        load_adapter(source, base)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("r", "4", "r as '4', which is no number"),
+        ("lora_alpha", "8", "lora_alpha as '8', which is no number"),
+        ("lora_alpha", [8], r"lora_alpha as \[8\], which is no number"),
+        ("rank_pattern", {"q_proj": "2"}, "rank_pattern of q_proj as '2', which is no number"),
+        ("alpha_pattern", {"q_proj": None}, "alpha_pattern of q_proj as None, which is no number"),
+        ("alpha_pattern", ["q_proj"], "alpha_pattern as .*: it must be a mapping"),
+    ],
+)
+def test_a_configuration_that_scales_by_what_is_no_number(
+    case: Case, key: str, value: Any, said: str
+) -> None:
+    source, base = case(LoraConfig(r=4, target_modules=ATTENTION))
+    configure(source, {key: value})
+    with pytest.raises(MorphingError, match=f"adapter_config.json gives {said}"):
+        load_adapter(source, base)
+
+
+def test_an_adapter_without_tensors_is_refused(case: Case) -> None:
+    source, base = case(LoraConfig(r=4, target_modules=ATTENTION))
+    rewrite(source, lambda tensors: tensors.clear())
+    with pytest.raises(MorphingError, match="holds no tensors, so it changes nothing"):
+        load_adapter(source, base)
+
+
+def test_resized_embeddings_that_peft_stores_twice(tmp_path: Path) -> None:
+    """Within the wrapper of modules_to_save and without, as peft saves a longer vocabulary."""
+    tiny_llama(tied=False).save_pretrained(tmp_path / "base")
+    base = Weights(download(str(tmp_path / "base")))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model.resize_token_embeddings(43)
+    ends = ["embed_tokens", "lm_head"]
+    adapted = get_peft_model(
+        model, LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=ends)
+    )
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    source = download(str(tmp_path / "adapter"))
+    stored = [key.rpartition("lm_head.")[2] for key in load_file(source.folder / FILE)]
+    assert {"weight", "modules_to_save.weight"} <= set(stored)
+    adapter = load_adapter(source, base)
+    merged = adapted.merge_and_unload().state_dict()
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert torch.equal(adapter.replaced[name], merged[name])
+    rewrite(source, lambda tensors: tensors["base_model.model.lm_head.weight"].add_(1))
+    with pytest.raises(MorphingError, match="more than one adapter"):
         load_adapter(source, base)
 
 
