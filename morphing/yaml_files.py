@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from morphing.errors import MorphingError
 
@@ -35,6 +36,13 @@ _SCALARS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("null", re.compile(r"~|null|Null|NULL|"), "~nN\0"),
     ("merge", re.compile(r"<<"), "<"),
 )
+
+_PLAINLY = {
+    **dict.fromkeys(("tuple_type", "list_type"), "input should be a list, such as [a, b]"),
+    **dict.fromkeys(("model_type", "dict_type"), "input should be fields with values"),
+}
+"""What pydantic says in words of Python, by its type of error."""
+_KINDS = frozenset({"bool", "int", "float", "str", "list", "tuple", "dict"})
 
 
 class _Loader(yaml.SafeLoader):
@@ -126,7 +134,7 @@ def read_text(path: Path, what: str) -> str:
         ) from error
     except OSError as error:
         raise MorphingError(
-            f"The {what} {path} cannot be read ({error}): check the path."
+            f"The {what} {path} cannot be read ({error.strerror}): check the path."
         ) from error
 
 
@@ -250,20 +258,39 @@ def did_you_mean(word: str, known: Sequence[str]) -> str | None:
 
 
 def complaints(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """What pydantic found wrong, each with its place and, of unknown fields, what was meant."""
-    return [_complaint(entry, model) for entry in error.errors()]
+    """What pydantic found wrong, each with its place and, of unknown fields, what was meant.
+
+    Misspelt fields come first, for a field that is missing is often one of them. Where a value may
+    be of several kinds, one complaint says what each kind asks for, or, where a kind found fault
+    with a part of the value, only that part is named.
+    """
+    misspelt, others = list[str](), dict[tuple[str, ...], str]()
+    for entry in error.errors():
+        place = tuple(str(part) for part in entry["loc"] if not _is_kind(str(part)))
+        field, message = ".".join(place), _message(entry)
+        if entry["type"] == "extra_forbidden":
+            near = did_you_mean(place[-1], _fields(model, place[:-1]))
+            message = f"unknown field {field!r}" + (f" (did you mean {near!r}?)" if near else "")
+            if near:
+                misspelt.append(message)
+                continue
+        elif entry["type"] == "missing":
+            message = f"the field {field!r} is missing"
+        elif place and place not in others:
+            message = f"{field}: {message}"
+        others[place] = f"{others[place]}, or {message}" if place in others else message
+    inner = {place[:end] for place in others for end in range(1, len(place))}
+    return misspelt + [told for place, told in others.items() if place not in inner]
 
 
-def _complaint(entry: Mapping[str, Any], model: type[BaseModel]) -> str:
-    place = [str(part) for part in entry["loc"]]
-    field = ".".join(place)
-    if entry["type"] == "extra_forbidden":
-        near = did_you_mean(place[-1], _fields(model, place[:-1]))
-        return f"unknown field {field!r}" + (f" (did you mean {near!r}?)" if near else "")
-    if entry["type"] == "missing":
-        return f"the field {field!r} is missing"
-    message = str(entry["msg"]).removeprefix("Value error, ").rstrip(".")
-    return f"{field}: {message[:1].lower()}{message[1:]}" if field else message
+def _is_kind(part: str) -> bool:
+    """Whether a part of pydantic's place is no field, but a kind that a value may be of."""
+    return part in _KINDS or "[" in part or part.startswith(("constrained-", "function-"))
+
+
+def _message(entry: ErrorDetails) -> str:
+    message = _PLAINLY.get(entry["type"], entry["msg"]).removeprefix("Value error, ").rstrip(".")
+    return message[:1].lower() + message[1:]
 
 
 def _fields(model: type[BaseModel], place: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from morphing import zoo
+from morphing import __version__, zoo
 from morphing.benchmarks.benchmark import get_benchmark, read_benchmark
 from morphing.benchmarks.data.samples import load_samples
 from morphing.runs.outputs import read_outputs
@@ -29,11 +29,12 @@ def spec(**changes: object) -> dict[str, object]:
     } | changes
 
 
-def test_help_lists_the_verbs() -> None:
+def test_help_lists_the_verbs_and_the_version_is_told() -> None:
     done = morphing("--help")
     assert done.returncode == 0
     for verb in ("search", "worker", "front", "evaluate", "benchmarks", "merge", "push", "app"):
         assert verb in done.stdout
+    assert morphing("--version").stdout == f"morphing {__version__}\n"
 
 
 @pytest.mark.parametrize(

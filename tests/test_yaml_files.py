@@ -1,5 +1,6 @@
 """YAML from people: read safely, with lines in errors, and told apart."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -235,9 +236,18 @@ def test_a_constraint_as_the_document_writes_it_is_read(tmp_path: Path) -> None:
         ("search: {space: {layer_group: 3}}", "(did you mean 'layer_groups'?)"),
         ("measures: [{mesure: x}]", "measure"),
         ("benchmarks: [{benchmark: zoo-english-math, sample: 3}]", "(did you mean 'samples'?)"),
+        ("sources: null\nsource: [a, b]", "unknown field 'source' (did you mean 'sources'?)"),
+        ("sources: zoo:english-math", "sources: input should be a list"),
+        ("benchmarks: zoo-kanji-numbers", "benchmarks: input should be a list"),
+        ("search: nsga2", "search: input should be fields with values"),
+        ("search: {space: {layer_groups: 0}}", "search.space.layer_groups: input should be g"),
+        ("search: {space: {layer_groups: all}}", "or input should be 'each', or input should be a"),
+        ("search: {space: {layer_groups: [[a, 3]]}}", "search.space.layer_groups.0.0: input"),
+        ("search: {space: {module_kinds: [mlps]}}", "search.space.module_kinds.0: input should be"),
+        ("search: {seeds: [3]}", "search.seeds.0: input should be"),
     ],
 )
-def test_a_misspelt_field_of_a_spec_says_what_was_meant(
+def test_a_mistaken_field_of_a_spec_is_named_with_what_was_meant(
     tmp_path: Path, text: str, words: str
 ) -> None:
     data = {**read_document(FILES["spec"], "it"), **read_document(text, "it")}
@@ -245,3 +255,4 @@ def test_a_misspelt_field_of_a_spec_says_what_was_meant(
     with pytest.raises(MorphingError) as refused:
         load_spec(tmp_path / "spec.yaml")
     assert words in str(refused.value)
+    assert not re.search(r"tuple|dict|constrained|literal|Errno", str(refused.value))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from morphing import __version__
 from morphing.cli.common import fail
 from morphing.cli.models import export, merge, push
 from morphing.cli.runs import front, mend, pause, resume, search, stop, worker
@@ -23,9 +24,21 @@ app = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"morphing {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
 ) -> None:
     """Options before the verb; ``--debug`` is read by :func:`main`."""
 

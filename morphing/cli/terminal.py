@@ -279,8 +279,8 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
         )
     if chosen.optimism is not None and chosen.models_optimism is not None:
         show(
-            f"Scores on the search split are {100 * chosen.optimism:+.1f} points from those on the"
-            f" holdout for the front, {100 * chosen.models_optimism:+.1f} for base and sources."
+            f"Scores on the search split are {_signed(chosen.optimism)} points from those on the"
+            f" holdout for the front, {_signed(chosen.models_optimism)} for base and sources."
         )
     if raw:
         show(f"Not in percent and in no mean: {', '.join(raw)}.")
@@ -294,10 +294,14 @@ def _print_selection(run: Run, figures: Figures, chosen: Selection) -> None:
 def _interval(interval: Interval, share: bool = True, *, signed: bool = False) -> str:
     if not share:
         return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
-    if signed:
-        return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    ends = (interval.value, interval.low, interval.high)
+    value, low, high = (_signed(end) if signed else f"{100 * end:.1f}" for end in ends)
+    return f"{value} [{low}, {high}]"
+
+
+def _signed(share: float) -> str:
+    """A difference of shares in points, with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def _ranked(run: Run, trials: Sequence[Trial]) -> list[Trial]:

@@ -139,10 +139,6 @@ class Decoder:
         named = self.model.named_parameters()
         return {name: p for name, p in named if id(p) not in self._inside}
 
-    def full_name(self, index: int, name: str) -> str:
-        """The name in the model of a parameter or module of a layer."""
-        return f"{self.name}.{index}.{name}"
-
     @torch.no_grad()
     def enter(self, tokens: Tensor, around: Parameters | None = None) -> tuple[Tensor, list[Call]]:
         """The hidden states that the first layer is given, and what each layer is called with.

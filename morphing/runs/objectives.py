@@ -118,4 +118,4 @@ def shown_value(spec: RunSpec, name: str, value: float) -> str:
 
 def shown_score(value: float, share: bool) -> str:
     """A benchmark's score as text: a share of 1 in percent, anything else as it is."""
-    return f"{100 * value:.1f}%" if share else f"{value:.3f}"
+    return (f"{100 * value:.1f}%" if share else f"{value:.3f}").replace("-", "−")

@@ -12,6 +12,7 @@ from morphing.ui.objectives import Objective, Objectives
     [
         ("gsm8k", 0.7254, "72.5%"),
         ("sparsity", -0.23481, "−0.2348"),
+        ("gsm8k", -0.0961, "−9.6%"),
         ("parameters", 8.03e9, "8.03B"),
         ("layers", 32.0, "32"),
         ("tokens", 41.234, "41.2 tokens"),
