@@ -13,7 +13,6 @@ from morphing.merging.planning.plan import ModelInfo
 from morphing.merging.stores import Adapted, Disk, Resident, Store
 from morphing.merging.vocabulary.speech import Voice
 from morphing.merging.vocabulary.tokenizers import has_chat_template
-from morphing.notes import note_once
 from morphing.sources import content, local, naming
 from morphing.sources.adapter import Adapter, load_adapter
 from morphing.sources.alike import make_alike
@@ -114,9 +113,6 @@ def open_models(
             weights[checkpoint.folder] = Weights(checkpoint)
     ground = weights[named[base or next(iter(named))][0].folder]
     weights = dict(zip(weights, make_alike(list(weights.values()), ground), strict=True))
-    for own in weights.values():
-        for remark in own.remarks:
-            note_once(remark)
     opened = {}
     for name, (checkpoint, adapter) in named.items():
         own = weights[checkpoint.folder]

@@ -18,6 +18,7 @@ from morphing.merging.rows.segments import STAGED_ROWS, Segment
 from morphing.merging.vocabulary.speech import Speech
 from morphing.merging.vocabulary.tokenizers import load_tokenizer
 from morphing.merging.workers import Workers
+from morphing.notes import note_once
 from morphing.sources.checkpoint import load_model
 from morphing.sources.conversion import Link, Unlinked, link, parts, uncovered
 from morphing.sources.source import Inspection, Source
@@ -63,6 +64,8 @@ class Morpher:
         self._dtype = dtype
         named = {s.name: (base, s) if s.adapter else (s, None) for s in (base, *sources)}
         models = open_models(named)
+        for remark in (remark for opened in models.values() for remark in opened.weights.remarks):
+            note_once(remark)
         weights = models[base.name].weights
         workers = Workers(worker_count(sum(map(math.prod, _shapes(models[base.name]))), device))
         model = load_model(base, dtype)

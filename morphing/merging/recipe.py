@@ -159,15 +159,21 @@ class Recipe:
         from pydantic import ValidationError
 
         plain = _plain(self.config)
-        hint = next((f" ({text.rstrip('.')})" for text in unknown_keys(self.config)), "")
         try:
             configuration = MergeConfiguration.model_validate(plain)
         except ValidationError as error:
             sentence = schema_complaint(error, plain).removesuffix(".")
-            raise MorphingError(f"{sentence}{hint}.") from error
+            raise MorphingError(f"{sentence}{self._hint()}.") from error
         except (ValueError, RuntimeError) as error:
+            told = str(error)
+            if told.startswith("Can't parse "):
+                name = told.removeprefix("Can't parse ")
+                raise MorphingError(
+                    f"The recipe names {name}, which is more than a model and an adapter: write"
+                    " model+adapter, each with one @revision at most."
+                ) from error
             raise MorphingError(
-                f"The recipe is not a mergekit configuration: {error}{hint}."
+                f"The recipe is not a mergekit configuration: {told}{self._hint()}."
             ) from error
         if configuration.modules and list(configuration.modules) != [_MODULE]:
             raise MorphingError(
@@ -184,6 +190,10 @@ class Recipe:
                 f"The recipe cannot be merged with {self.method}: {error}."
             ) from error
         return configuration
+
+    def _hint(self) -> str:
+        """What was most likely meant by a key that means nothing, in brackets; empty if none."""
+        return next((f" ({text.rstrip('.')})" for text in unknown_keys(self.config)), "")
 
 
 def _groups(

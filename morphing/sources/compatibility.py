@@ -97,7 +97,7 @@ def _in_original_layout(model: Inspection) -> Inspection:
 
 
 def _check_checkpoint(base: Inspection, source: Inspection) -> None:
-    if _family(source) != _family(base):
+    if naming.family(source.architecture) != naming.family(base.architecture):
         raise MorphingError(
             f"{source.name} is a {source.architecture} and the base {base.name} a"
             f" {base.architecture}: choose sources of the base's architecture."
@@ -231,15 +231,6 @@ def _check_ancestry(base: Inspection, source: Inspection) -> list[str]:
         f"{source.name} says it was made from {', '.join(named)}, not from the base {base.name}:"
         " choose that base, or set allow_unrelated_base: true in the spec."
     )
-
-
-def _family(model: Inspection) -> str | None:
-    """The architecture less what it is made into: the inner model saved alone is of the family."""
-    name = model.architecture
-    for ending in ("ForCausalLMWithValueHead", "ForCausalLM", "LMHeadModel", "Model"):
-        if name is not None and name.endswith(ending):
-            return name.removesuffix(ending)
-    return name
 
 
 def _embeddings(model: Inspection) -> TensorInfo | None:

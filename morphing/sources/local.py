@@ -15,6 +15,9 @@ TOKEN_FILES = ("tokenizer.json", "vocab.json", "added_tokens.json")
 """Where a tokenizer's tokens are read from."""
 
 
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
 class Place(NamedTuple):
     """Where a tensor is."""
 
@@ -56,12 +59,12 @@ def index_files(index: dict[str, Any], where: str) -> tuple[str, ...]:
         MorphingError: it names none, or one outside its own folder.
     """
     weight_map = index.get("weight_map")
-    files = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
-    if not files or any(not _is_shard(file) for file in files):
+    files = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not files or not all(map(_is_shard, files)):
         raise MorphingError(
             f"{where} names no safetensors files beside it: download the model again."
         )
-    return tuple(files)
+    return tuple(sorted(set(files)))
 
 
 def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> dict[str, Place]:
@@ -120,6 +123,7 @@ def read_places(path: Path) -> dict[str, tuple[TensorInfo, int]]:
         MorphingError: the file is missing, truncated or no safetensors file.
     """
     try:
+        _refuse_pointer(path)
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > path.stat().st_size - 8:
@@ -139,10 +143,32 @@ def read_places(path: Path) -> dict[str, tuple[TensorInfo, int]]:
         raise MorphingError(
             f"The weight file {path} is missing: download the model again."
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        struct.error,
+    ) as error:
         raise MorphingError(
             f"{path} is not a whole safetensors file: download the model again."
         ) from error
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Refuse what a clone without git-lfs leaves in place of a large file.
+
+    Raises:
+        MorphingError: the file is such a pointer.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise MorphingError(
+                f"{path} is a pointer that git left in place of the file: run `git lfs pull` in"
+                " that folder, or download the model with `hf download`."
+            )
 
 
 def tensor_infos(entries: Iterable[tuple[str, Iterable[int], str]]) -> dict[str, TensorInfo]:
@@ -157,8 +183,9 @@ def read_json(path: Path) -> dict[str, Any]:
         MorphingError: it is missing or no JSON object.
     """
     try:
+        _refuse_pointer(path)
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MorphingError(f"{path} cannot be read as JSON: download the model again.") from error
     if not isinstance(value, dict):
         raise MorphingError(f"{path} is not a JSON object: download the model again.")

@@ -29,6 +29,7 @@ _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.wei
 _WITHIN = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _BEFORE = ("module.", "base_model.model.", "pretrained_model.")
 _DOUBLED = re.compile(r"^model\.(model\.|lm_head\.|transformer\.|gpt_neox\.)")
+_MADE_INTO = ("forcausallmwithvaluehead", "forcausallm", "lmheadmodel", "model")
 _HEADS = ("lm_head", "embed_out")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _INNER = re.compile(r"^(layers\.\d+\.|h\.\d+\.|decoder\.layers\.\d+\.)")
@@ -127,6 +128,20 @@ def padding_remark(model: str, rows: int, base: str, wanted: int) -> str:
         f"{model} has {rows} rows of tokens and the base {base} {wanted}, for the same tokens: the"
         f" rest is padding, and merges have the base's {wanted} rows."
     )
+
+
+def family(architecture: str | None) -> str | None:
+    """An architecture less what it is made into: the inner model saved alone is of the family.
+
+    Case says nothing: models of before transformers had Llama call themselves LLaMA.
+    """
+    if architecture is None:
+        return None
+    plain = architecture.casefold()
+    for ending in _MADE_INTO:
+        if plain.endswith(ending):
+            return plain.removesuffix(ending)
+    return plain
 
 
 def ties_head(config: Mapping[str, Any]) -> bool:

@@ -280,6 +280,43 @@ def test_a_configuration_under_which_the_merge_could_not_be_loaded(
     assert words in text and f"config.json of {source}" in text
 
 
+def pointer(file: str) -> Callable[[Path], object]:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 132\n"
+    return lambda folder: (folder / file).write_text(text)
+
+
+def folder_for(file: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / file).unlink()
+        (folder / file).mkdir()
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["LLaMAForCausalLM", "LlamaModel"])
+def test_other_names_of_one_architecture(
+    name: str, family: list[Source], source: Path, tmp_path: Path
+) -> None:
+    """Models from before transformers had Llama, and of the inner model saved alone."""
+    plain = config(family, str(source))
+    merge_recipe(Recipe(plain), tmp_path / "plain", torch.device("cpu"), lambda *_: None)
+    change_json(source / "config.json", lambda config: config.update(architectures=[name]))
+    merge_recipe(Recipe(plain), tmp_path / "out", torch.device("cpu"), lambda *_: None)
+    expected, merged = (load_file(tmp_path / n / "model.safetensors") for n in ("plain", "out"))
+    assert all(torch.equal(merged[name], tensor) for name, tensor in expected.items())
+
+
+def test_an_index_whose_values_are_no_names(
+    family: list[Source], source: Path, tmp_path: Path
+) -> None:
+    (source / "model.safetensors").rename(source / "model-00001-of-00001.safetensors")
+    for value in (None, 3, ["model-00001-of-00001.safetensors"], {}, "../x.safetensors"):
+        index = {"weight_map": {"a": "model-00001-of-00001.safetensors", "b": value}}
+        (source / "model.safetensors.index.json").write_text(json.dumps(index))
+        text = refusal(config(family, source), tmp_path / "out")
+        assert "names no safetensors files beside it" in text
+
+
 def renamed(file: str, to: str) -> Callable[[Path], object]:
     return lambda folder: (folder / file).rename(folder / to)
 
@@ -294,6 +331,11 @@ def renamed(file: str, to: str) -> Callable[[Path], object]:
         (lambda f: (f / "config.json").write_text("{"), "{source}/config.json cannot be read"),
         (lambda f: (f / "config.json").write_text("[]"), "{source}/config.json is not a JSON"),
         (lambda f: shutil.rmtree(f), "There is no folder {source}"),
+        (pointer("model.safetensors"), "model.safetensors is a pointer that git left in place"),
+        (pointer("config.json"), "{source}/config.json is a pointer that git left in place"),
+        (folder_for("model.safetensors"), "model.safetensors is not a whole safetensors file"),
+        (folder_for("config.json"), "{source}/config.json cannot be read as JSON"),
+        (lambda f: (f / "config.json").write_text('{"a":' * 9999), "cannot be read as JSON"),
     ],
 )
 def test_folders_that_hold_no_model_to_merge(

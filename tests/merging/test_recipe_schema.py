@@ -67,6 +67,7 @@ def test_a_dtype_may_be_torchs() -> None:
             ({"slices": [{"sources": [{"model": "a", "layer_range": ends}]}]}, "two whole numbers")
             for ends in ("0-2", [0], [0, 1, 2], [0, "x"], [0, 2.5], 8, {"from": 0})
         ),
+        ({"models": [{"model": "a/b+c/d+e/f"}]}, "names a/b+c/d+e/f, which is more than a model"),
         ({"models": [{"model": "a"}, {"model": "a"}]}, "lists a more than once: keep one of them"),
         ({"slices": [{"sources": [SLICE, SLICE]}]}, "lists a more than once in slice 1: keep one"),
     ],

@@ -5,6 +5,7 @@ from itertools import combinations
 
 from morphing.errors import MorphingError
 from morphing.merging.planning.layout import Layout, Slot
+from morphing.sources.naming import family
 
 Shape = tuple[int, ...]
 
@@ -17,7 +18,7 @@ def check_architectures(layouts: Mapping[str, Layout]) -> None:
     """
     for (one, a), (other, b) in combinations(layouts.items(), 2):
         names, others = a.table.architectures, b.table.architectures
-        if names and others and not set(names) & set(others):
+        if names and others and not set(map(family, names)) & set(map(family, others)):
             raise MorphingError(
                 f"{one} is a {names[0]} and {other} a {others[0]}: choose models of one"
                 " architecture."
