@@ -312,6 +312,34 @@ def test_what_columns_are_for_can_be_said(tmp_path: Path) -> None:
         guess_benchmark(file, columns={"question": "note"})
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Frage", "Antwort"),
+        ("Aufgabe", "LÖSUNG"),
+        ("pregunta", "respuesta"),
+        ("question", "Réponse"),
+        ("Вопрос", "Ответ"),
+        ("質問", "回答"),
+        ("問題", "答え"),
+        ("问题", "答案"),
+        ("คำถาม", "คำตอบ"),
+        ("swali", "jibu"),
+        ("প্রশ্ন", "উত্তর"),
+        ("ప్రశ్న", "సమాధానం"),
+    ],
+)
+def test_columns_are_known_in_the_catalogues_languages(
+    tmp_path: Path, question: str, answer: str
+) -> None:
+    rows = varied({"note_1": "of many words, it is long", answer: "Yes.", question: "Is it so?"})
+    benchmark = guess_benchmark(written(tmp_path, rows))
+    assert benchmark.kind == "generation"
+    sample = load_samples(benchmark, "search", 1)[0]
+    assert "Is it so?" in sample.prompt and "note_1" not in benchmark.prompt
+    assert sample.target == "Yes."
+
+
 def test_nothing_fits(tmp_path: Path) -> None:
     file = written(tmp_path, varied({"x1": 3, "x2": 4}))
     with pytest.raises(MorphingError, match="which are x1, x2: say which of them is the prompt"):

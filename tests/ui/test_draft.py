@@ -58,8 +58,11 @@ def test_a_click_gives_a_column_another_role(questions: Draft) -> None:
 def test_where_nothing_can_be_guessed_columns_are_mapped_by_hand(tmp_path: Path) -> None:
     draft = draft_of(file_of(tmp_path, ROWS))
     assert set(roles(draft).values()) == {"unused"}
-    assert "m-error" in workshop(draft) and "m-mapping" in workshop(draft)
-    draft = draft.after_role("q", "prompt").after_role("opts", "choices")
+    assert "could not be guessed" in workshop(draft) and "m-mapping" in workshop(draft)
+    assert "m-error" not in workshop(draft)
+    draft = draft.after_role("q", "prompt")
+    assert "could not be guessed" not in workshop(draft) and "m-error" in workshop(draft)
+    draft = draft.after_role("opts", "choices")
     draft = draft.after_role("right", "target")
     assert draft.benchmark.kind == "multiple_choice"
     first = draft.examples()[0]

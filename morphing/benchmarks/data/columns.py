@@ -2,6 +2,7 @@
 
 import keyword
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ class Table:
 
 
 def plain(column: str) -> str:
-    return re.sub(r"[^0-9a-z]", "", column.lower())
+    """A column's name without capitals, spaces and marks, in any script."""
+    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", column).casefold())
 
 
 def ref(column: str) -> str:

@@ -74,6 +74,12 @@ class Draft:
         return bool(KINDS[self.fields["kind"]].choice)
 
     @property
+    def unmapped(self) -> bool:
+        """Whether nobody has said yet, and nothing tells, what the columns are for."""
+        written = ("prompt", "target", "choices", "program")
+        return self.mapped and not any(self.fields.get(name) for name in written)
+
+    @property
     def columns(self) -> dict[str, str]:
         """Every column, and what it holds in the first row."""
         row = self.table.rows[0] if self.table.rows else {}

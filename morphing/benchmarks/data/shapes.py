@@ -21,16 +21,24 @@ Fields = dict[str, Any]
 """Fields of a declaration: kind, prompt, target and what else the shape needs."""
 
 
-# Spelt without capitals, spaces and underscores; the likelier ones first.
+# Spelt as `plain` spells them; the likelier ones first, then those of the catalogue's languages.
 # fmt: off
 _QUESTION = (
     "question", "query", "problem", "instruction", "prompt", "goal", "ctx", "stem", "sentence",
     "premise", "input", "source",
+    *map(plain, (
+        "frage", "aufgabe", "pregunta", "pergunta", "domanda", "вопрос", "質問", "問題", "问题",
+        "提问", "질문", "คำถาม", "swali", "প্রশ্ন", "ప్రశ్న",
+    )),
 )
 _ANSWER = (
     "answer", "answerkey", "answernumber", "answerindex", "answeridx", "correct", "correctanswer",
     "gold", "label", "target", "output", "response", "completion", "solution", "cop", "summary",
     "highlights", "translation", "reference", "ideal", "expected", "answers",
+    *map(plain, (
+        "antwort", "lösung", "respuesta", "réponse", "resposta", "risposta", "ответ", "回答",
+        "答え", "正解", "解答", "答案", "답변", "정답", "คำตอบ", "jibu", "উত্তর", "సమాధానం",
+    )),
 )
 # fmt: on
 _CONTEXT = ("context", "passage", "paragraph", "article", "story", "support", "input", "background")

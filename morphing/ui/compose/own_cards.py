@@ -25,11 +25,12 @@ def workshop(draft: Draft) -> str:
     dataset = str(draft.fields.get("dataset", ""))
     title = str(draft.fields.get("title") or short_name(dataset))
     kind = KINDS[draft.fields["kind"]].title
-    said = (
-        "Guessed from its columns. Are these the questions you mean?"
-        if draft.guessed
-        else "This is what models will be asked."
-    )
+    if draft.guessed:
+        said = "Guessed from its columns. Are these the questions you mean?"
+    elif draft.unmapped:
+        said = "What its columns are for could not be guessed."
+    else:
+        said = "This is what models will be asked."
     columns = _columns(draft) if draft.mapped and draft.table.rows else ""
     return (
         f'<header class="m-own-head"><div class="m-heading"><h2>{as_html(title)}'
@@ -66,6 +67,11 @@ def _column(draft: Draft, name: str, value: str) -> str:
 
 
 def _examples(draft: Draft) -> str:
+    if draft.unmapped:
+        return (
+            '<p class="m-note">Say of each column whether it is asked or is the answer; three'
+            " questions are then filled in here.</p>"
+        )
     try:
         benchmark, samples = draft.benchmark, draft.examples()
     except MorphingError as error:
