@@ -97,8 +97,9 @@ def describe(
     Raises:
         MorphingError: the weights are quantised, or of a dtype that cannot be merged.
     """
-    if config.get("quantization_config") is not None:
-        method = config["quantization_config"].get("quant_method", "an unnamed method")
+    if (settings := config.get("quantization_config")) is not None:
+        method = settings.get("quant_method") if isinstance(settings, Mapping) else settings
+        method = method or "an unnamed method"
         raise MorphingError(
             f"{name} is quantised ({method}), and quantised weights cannot be merged: choose the"
             " model it was quantised from."

@@ -280,6 +280,10 @@ def test_a_configuration_under_which_the_merge_could_not_be_loaded(
     assert words in text and f"config.json of {source}" in text
 
 
+def configured(**settings: object) -> Callable[[Path], object]:
+    return lambda folder: change_json(folder / "config.json", lambda c: c.update(settings))
+
+
 def pointer(file: str) -> Callable[[Path], object]:
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 132\n"
     return lambda folder: (folder / file).write_text(text)
@@ -293,14 +297,20 @@ def folder_for(file: str) -> Callable[[Path], object]:
     return change
 
 
-@pytest.mark.parametrize("name", ["LLaMAForCausalLM", "LlamaModel"])
-def test_other_names_of_one_architecture(
-    name: str, family: list[Source], source: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architectures": ["LLaMAForCausalLM"]},  # from before transformers had Llama
+        {"architectures": ["LlamaModel"]},  # the inner model saved alone
+        {"num_hidden_layers": str(LAYERS)},  # written by hand
+    ],
+)
+def test_configurations_of_one_architecture(
+    changes: dict[str, object], family: list[Source], source: Path, tmp_path: Path
 ) -> None:
-    """Models from before transformers had Llama, and of the inner model saved alone."""
     plain = config(family, str(source))
     merge_recipe(Recipe(plain), tmp_path / "plain", torch.device("cpu"), lambda *_: None)
-    change_json(source / "config.json", lambda config: config.update(architectures=[name]))
+    change_json(source / "config.json", lambda config: config.update(changes))
     merge_recipe(Recipe(plain), tmp_path / "out", torch.device("cpu"), lambda *_: None)
     expected, merged = (load_file(tmp_path / n / "model.safetensors") for n in ("plain", "out"))
     assert all(torch.equal(merged[name], tensor) for name, tensor in expected.items())
@@ -325,6 +335,8 @@ def renamed(file: str, to: str) -> Callable[[Path], object]:
     ("change", "words"),
     [
         (quantised, "{source} is quantised (gptq)"),
+        (configured(quantization_config="awq"), "{source} is quantised (awq)"),
+        (configured(quantization_config={"bits": 4}), "{source} is quantised (an unnamed method)"),
         (renamed("model.safetensors", "pytorch_model.bin"), "{source} holds pickled weights"),
         (renamed("model.safetensors", "model.gguf"), "{source} holds GGUF weights only"),
         (renamed("config.json", "old.json"), "{source} has no config.json"),
@@ -461,6 +473,11 @@ def test_parameters_that_are_missing_or_cancel_out(family: list[Source], tmp_pat
 
 
 # Places that cannot be written.
+
+
+def test_a_place_whose_name_is_too_long(family: list[Source], tmp_path: Path) -> None:
+    text = refusal(config(family, family[1].name), tmp_path / ("n" * 300))
+    assert "cannot be written to" in text and "choose another folder" in text
 
 
 def test_places_that_hold_something(family: list[Source], source: Path, tmp_path: Path) -> None:

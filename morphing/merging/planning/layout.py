@@ -184,7 +184,8 @@ def _table(text: str) -> Table:
         if info is None:
             return Table(tuple(config.architectures))
         weights = list(_weights(info, config))
-    except (RuntimeError, AttributeError):  # the configuration lacks a field mergekit asks for
+    # The configuration lacks a field that mergekit asks for, or has text where a number should be.
+    except (RuntimeError, AttributeError, TypeError, ValueError, KeyError):
         return Table(tuple(config.architectures))
     aliases: dict[str, str] = {}
     for slot, weight, _ in weights:

@@ -230,9 +230,15 @@ def check_target(folder: Path) -> None:
     """Refuse a folder that cannot become a checkpoint.
 
     Raises:
-        MorphingError: it holds something, or is where a disk is mounted.
+        MorphingError: it holds something, is where a disk is mounted, or cannot be looked at.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise MorphingError(
+            f"The model cannot be written to {folder} ({error.strerror}): choose another folder."
+        ) from error
+    if taken:
         raise MorphingError(f"{folder} already holds something: export to a new or empty folder.")
     if os.path.ismount(folder):
         raise MorphingError(
