@@ -22,9 +22,17 @@ def mendable(error: BaseException) -> str | None:
     """The sentence of an error that a user can mend; None of any other."""
     if isinstance(error, MorphingError):
         return str(error)
+    if not isinstance(error, OSError):
+        return None
+    where = f" ({error.filename})" if error.filename else ""
     if is_disk_full(error):
-        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         return f"The disk is full{where}: free some space and try again; what was done is kept."
+    if error.errno == errno.EROFS:
+        return f"The disk is read-only{where}: work on a copy on a disk that can be written."
+    if error.errno in (errno.EACCES, errno.EPERM) and where:
+        return f"Permission denied{where}: change the permissions, or choose another place."
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"Too many files are open{where}: raise the limit (`ulimit -n`) and try again."
     return None
 
 

@@ -17,6 +17,7 @@ LOOK = """
 import errno, sys
 from pathlib import Path
 from morphing.cli import app
+from morphing.errors import mendable
 from morphing.ui import session
 from morphing.ui.scene import Scene
 from tests.runs.whole_run import look
@@ -30,6 +31,12 @@ else:
     raise SystemExit("the disk is not read-only")
 for words in (["front", run], ["front", run, "--json"], ["export", run, "0", out]):
     app(args=list(map(str, words)), standalone_mode=False)
+try:
+    app(args=["search", "--run", str(run), "--resume", "--hours", "9"], standalone_mode=False)
+except OSError as error:
+    assert mendable(error).startswith(f"The disk is read-only ({run}"), error
+else:
+    raise SystemExit("a run was changed on a read-only disk")
 assert session.find_run(run.name) and session.first_run(None) == run.name
 scene = Scene.read(run.name, [], 1, None)
 assert scene.selection.unscored == ()

@@ -1,6 +1,7 @@
 """Failures become sentences, and work in threads ends when nobody waits for it."""
 
 import errno
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -34,14 +35,28 @@ def test_a_foreseen_failure_is_told_as_it_is(toasts: list[str]) -> None:
     assert toasts == ["No &lt;model&gt; here: choose another."]
 
 
-def test_a_full_disk_is_told_in_a_sentence(toasts: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "The disk is full (runs/mine): free some space"),
+        (errno.EDQUOT, "The disk is full (runs/mine): free some space"),
+        (errno.EROFS, "The disk is read-only (runs/mine): work on a copy"),
+        (errno.EACCES, "Permission denied (runs/mine): change the permissions"),
+        (errno.EPERM, "Permission denied (runs/mine): change the permissions"),
+        (errno.EMFILE, "Too many files are open (runs/mine): raise the limit"),
+        (errno.EBADF, "Something went wrong: OSError"),
+    ],
+)
+def test_what_a_disk_refuses_is_told_in_a_sentence(
+    toasts: list[str], number: int, words: str
+) -> None:
     @guarded()
     def fails() -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "runs/mine")
+        raise OSError(number, os.strerror(number), "runs/mine")
 
     fails()
     (told,) = toasts
-    assert told.startswith("The disk is full (runs/mine): free some space")
+    assert told.startswith(words)
 
 
 def test_an_unforeseen_failure_of_a_stream_keeps_what_came_before(toasts: list[str]) -> None:
