@@ -7,6 +7,7 @@ import torch
 
 from morphing.errors import MorphingError
 from morphing.sources import metadata
+from morphing.sources.configuration import strict_reason
 from morphing.sources.conversion import Unlinked, gather, link
 from morphing.sources.source import Source
 from morphing.sources.weights import Weights, check_finite, is_finite
@@ -24,6 +25,7 @@ def load_model(source: Source, dtype: torch.dtype) -> "PreTrainedModel":
         MorphingError: transformers cannot load it without running code from the repository, a
             tensor is missing, or one holds NaN or infinity.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
 
     weights = Weights(source)
@@ -39,6 +41,11 @@ def load_model(source: Source, dtype: torch.dtype) -> "PreTrainedModel":
                 use_safetensors=True,
                 output_loading_info=True,
             )
+    except StrictDataclassError as error:
+        raise MorphingError(
+            f"transformers cannot read the config.json of {source.name}: {strict_reason(error)}:"
+            " mend it, or download the model again."
+        ) from error
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MorphingError(

@@ -12,6 +12,7 @@ from morphing.sources.source import Inspection, TensorInfo
 
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _PEFT_PREFIX = "base_model.model."
+_WITHIN_NAMES = re.compile(r"\.(?:base_layer|modules_to_save(?:\.default)?)(?=\.)")
 _SHOWN = 3
 _STACKED = re.compile(r"\.experts\.\w+$")
 _SINGLE = re.compile(r"\.experts\.\d+\.")
@@ -59,6 +60,8 @@ def check(
     for source in sources:
         if source.adapter:
             _check_adapter(base, source)
+            if not vocabularies_aligned:
+                _check_adapter_rows(base, source)
         else:
             ours, theirs = _in_one_layout(base, source)
             _check_checkpoint(ours, theirs)
@@ -202,6 +205,23 @@ def _check_adapter(base: Inspection, source: Inspection) -> None:
                     f"The adapter {source.name} changes {target}, which is {shape} the base"
                     f" {base.name}: choose the base it was trained on ({named})."
                 )
+
+
+def _check_adapter_rows(base: Inspection, source: Inspection) -> None:
+    """Refuse an adapter whose embeddings or head, stored whole, have other rows than the base's."""
+    for tensor, info in source.tensors.items():
+        if ".original_module." in tensor:
+            continue
+        target = _WITHIN_NAMES.sub("", tensor.removeprefix(_PEFT_PREFIX))
+        own = base.tensors.get(target) or _embeddings(base)
+        if own is None or not naming.is_token_indexed(target) or len(info.shape) != 2:
+            continue
+        if info.shape[0] != own.shape[0] and info.shape[1:] == own.shape[1:]:
+            raise MorphingError(
+                f"The adapter {source.name} has {info.shape[0]} rows of tokens and the base"
+                f" {base.name} {own.shape[0]}: say in the spec whose vocabulary the merges have,"
+                " with tokenizer_source: base or union."
+            )
 
 
 def _loaded_shapes(base: Inspection) -> dict[str, tuple[int, ...]]:

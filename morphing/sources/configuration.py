@@ -131,9 +131,14 @@ def transformers_config(config: Mapping[str, Any]) -> "PretrainedConfig":
     try:
         built: PretrainedConfig = AutoConfig.for_model(**config)
     except StrictDataclassError as error:
-        told = next(filter(None, (line.strip() for line in reversed(str(error).splitlines()))))
-        raise ValueError(told.partition(": ")[2].partition(". ")[0] or told) from error
+        raise ValueError(strict_reason(error)) from error
     return built
+
+
+def strict_reason(error: Exception) -> str:
+    """What huggingface_hub's strict dataclasses have against a value, in a few words."""
+    told = next(filter(None, (line.strip() for line in reversed(str(error).splitlines()))), "")
+    return told.partition(": ")[2].partition(". ")[0] or told
 
 
 def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:

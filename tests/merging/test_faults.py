@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from morphing.errors import MorphingError
 from morphing.merging.merge import merge_recipe, read_recipe
 from morphing.merging.recipe import Recipe
+from morphing.sources.checkpoint import load_model
 from morphing.sources.find import download
 from morphing.sources.source import Source
 from morphing.sources.weights import Weights
@@ -278,6 +279,25 @@ def test_a_configuration_under_which_the_merge_could_not_be_loaded(
     wanted = config(family, family[1].name, base_model=str(source))
     text = refusal(wanted, tmp_path / "out")
     assert words in text and f"config.json of {source}" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"eos_token_id": 1.0}, "'eos_token_id'"),
+        ({"num_hidden_layers": str(LAYERS)}, "Field 'num_hidden_layers' expected int, got str"),
+        ({"rope_parameters": [1]}, "'rope_parameters'"),
+        ({"rope_scaling": "linear"}, "'rope_parameters'"),
+    ],
+)
+def test_a_model_whose_configuration_transformers_cannot_read(
+    changes: dict[str, object], words: str, source: Path
+) -> None:
+    change_json(source / "config.json", lambda config: config.update(changes))
+    with pytest.raises(MorphingError) as told:
+        load_model(download(str(source)), torch.float32)
+    text = sentence(str(told.value))
+    assert words in text and f"cannot read the config.json of {source}" in text
 
 
 def configured(**settings: object) -> Callable[[Path], object]:

@@ -199,3 +199,26 @@ def test_an_adapter_for_another_base_is_refused() -> None:
     elsewhere = {"base_model.model.h.0.attn.lora_A.weight": TensorInfo((2, 4), "F32")}
     with pytest.raises(MorphingError, match="absent from the base"):
         check(BASE, [inspection("org/a", adapter=True, tensors=elsewhere)])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.embed_tokens.weight",
+        "model.embed_tokens.modules_to_save.weight",
+        "model.embed_tokens.base_layer.weight",
+        "lm_head.weight",
+        "lm_head.modules_to_save.default.weight",
+    ],
+)
+def test_an_adapter_with_other_rows_of_tokens_needs_a_word_on_the_vocabulary(name: str) -> None:
+    """Else every trial of a search would fail."""
+
+    def adapter(rows: int) -> Inspection:
+        tensors = {f"base_model.model.{name}": TensorInfo((rows, 4), "F32")}
+        return inspection("org/a", adapter=True, architecture=None, tensors=tensors)
+
+    check(BASE, [adapter(10)])
+    check(BASE, [adapter(13)], vocabularies_aligned=True)
+    with pytest.raises(MorphingError, match=r"13 rows of tokens and the base .* 10: say in the sp"):
+        check(BASE, [adapter(13)])
