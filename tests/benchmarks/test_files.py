@@ -72,6 +72,15 @@ JSON: dict[str, str | bytes] = {
     "lines.jsonl.gz": gzip.compress(LINES.encode()),
     "list.json.gz": gzip.compress(json.dumps(OBJECTS).encode()),
     "wrapped.json": json.dumps({"data": OBJECTS}),
+    "split.json": json.dumps(
+        {
+            "columns": ["question", "answer"],
+            "index": [0, 1, 2],
+            "data": [list(row.values()) for row in OBJECTS],
+        }
+    ),
+    "by name.json": json.dumps({f"id{n}": row for n, row in enumerate(OBJECTS)}),
+    "by number.json": json.dumps({str(n): row for n, row in enumerate(OBJECTS)}),
     "versioned.json": json.dumps({"version": "1.1", "data": OBJECTS}),
     "columns.json": json.dumps({"question": ["0?", "1?", "2?"], "answer": [0, 1, 2]}),
     "pandas.json": json.dumps(
@@ -138,6 +147,35 @@ def test_cells_that_are_missing_are_none_and_blank_lines_are_no_rows(tmp_path: P
     ]
 
 
+def test_what_unicode_calls_the_end_of_a_line_ends_no_row(tmp_path: Path) -> None:
+    rows = [{"q": f"a{mark}b"} for mark in "\u2028\u2029\x85"]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    for name in ("r.json", "r.jsonl"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert rows_of(tmp_path / name) == rows
+    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    assert rows_of(tmp_path / "r.jsonl.gz") == rows
+    (tmp_path / "r.txt").write_text("a\u2028b\r\nc\n", encoding="utf-8", newline="")
+    assert rows_of(tmp_path / "r.txt") == [{"text": "a\u2028b"}, {"text": "c"}]
+
+
+def test_one_column_of_texts_is_not_parted_by_commas_in_some(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("question\nWhat is it?\nWhat, then?\nWho\n")
+    assert [row["question"] for row in rows_of(tmp_path / "r.csv")][1] == "What, then?"
+    (tmp_path / "r.csv").write_text("a,b\n1\n2\n3\n")
+    assert rows_of(tmp_path / "r.csv")[0] == {"a": "1", "b": None}
+
+
+def test_a_table_with_tabs_may_have_quotes_that_mean_nothing(tmp_path: Path) -> None:
+    (tmp_path / "r.tsv").write_text('q\ta\n"Hello, she said\tb\nc\td\n')
+    assert rows_of(tmp_path / "r.tsv") == [
+        {"q": '"Hello, she said', "a": "b"},
+        {"q": "c", "a": "d"},
+    ]
+    (tmp_path / "r.tsv").write_text("q,a\n1,2\n")
+    assert rows_of(tmp_path / "r.tsv") == [{"q": "1", "a": "2"}]
+
+
 def test_a_long_cell_is_read(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(f"a,b\n{'x' * 300_000},1\n")
     assert len(rows_of(tmp_path / "rows.csv")[0]["a"]) == 300_000
@@ -147,6 +185,19 @@ BROKEN: dict[str, tuple[str, bytes | str, str]] = {
     "cells": ("r.csv", "a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, and there are 2 columns"),
     "twice": ("r.csv", "a,a\n1,2\n", "two columns are called 'a'"),
     "zeros": ("r.csv", b"a,b\n\0,1\n", "bytes that are 0"),
+    "quote": ("r.csv", 'a,b\n1,2\n"x,3\ny,4\n', "a quote is never closed: the record after line 2"),
+    **{
+        f"pointer {name}": (name, "version https://git-lfs.github.com/spec/v1\noid x\n", "Git LFS")
+        for name in ("r.csv", "r.jsonl", "r.json", "r.parquet", "r.jsonl.gz")
+    },
+    **{
+        f"page {name}": (name, "\n<!DOCTYPE html><html>", "a web page")
+        for name in ("r.csv", "r.json", "r.tsv", "r.txt")
+    },
+    "renamed sheet": ("r.csv", b"PK\x03\x04abc", "a spreadsheet or an archive"),
+    "packed": ("r.jsonl", gzip.compress(b"{}"), "it is compressed"),
+    "deep": ("r.json", "[" * 100_000, "too deep"),
+    "deep line": ("r.jsonl", '{"a":' * 100_000, "too deep"),
     "torn": ("r.json", '[{"a": 1},', "line 1, column"),
     "torn line": ("r.jsonl", '{"a": 1}\n{"a": \n', "line 2 is no JSON object"),
     "torn line in json": ("r.json", '{"a": 1}\n{"a": \n', "line 2 is no JSON object"),

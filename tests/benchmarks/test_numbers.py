@@ -180,6 +180,8 @@ def test_digits_of_every_script_are_digits() -> None:
         ("3千克", "zh", "3"),
         ("7만 원", "ko", "70000"),
         ("十八", "zh", "18"),
+        ("百万一", "zh", "1000001"),
+        ("万一下雨，带18把伞", "zh", "18"),
         ("二〇二四", "zh", "2024"),
         ("5 thousand people", "en", "5000"),
         ("1.5 million", "en", "1500000"),
@@ -218,6 +220,55 @@ def test_digits_of_every_script_are_digits() -> None:
         ("18 with GPT-4 and H2O and x_1", "en", "18"),
         ("18 on the 2nd day", "en", "18"),
         ("18 m²", "en", "18"),
+        # Clock times, written dates, ordinals, notes, addresses and items of a list.
+        ("18 apples by 5 p.m.", "en", "18"),
+        ("$18 a day (from 9 am to 5 pm)", "en", "18"),
+        ("18 um 10.30 Uhr", "de", "18"),
+        ("Es sind 18 am 3. Mai 2021", "de", "18"),
+        ("18 (on May 3, 2021)", "en", "18"),
+        ("18 on the 3rd of May 2021", "en", "18"),
+        ("18 el 3 de mayo de 2021", "es", "18"),
+        ("18 points le 1er mai, au 2e tour, à 10h30", "fr", "18"),
+        ("18 рублей 3 мая 2021", "ru", "18"),
+        ("18人、3時に", "ja", "18"),
+        ("มี 18 คน เวลา 10.30 น.", "th", "18"),
+        ("18 apples[1]", "en", "18"),
+        ("It is 18 [2].", "en", "18"),
+        ("18 (see https://example.com/123)", "en", "18"),
+        ("18 in all:\n1. add\n2. multiply", "en", "18"),
+        ("[18]", "en", "18"),
+        ("5 pm", "en", "5"),
+        # Spaces and lines that part thousands in any language, lists of numbers not.
+        ("1 234 567", "en", "1234567"),
+        ("1 000 000", "en", "1000000"),
+        ("12 000", "en", "12000"),
+        ("100 200 300", "en", "300"),
+        ("1 2 3", "en", "3"),
+        ("1_000_000", "en", "1000000"),
+        # Fractions that say the lower number first.
+        ("5分の3", "ja", "0.6"),
+        ("四分之三", "zh", "0.75"),
+        ("百分之五十", "zh", "50"),
+        ("5분의 3", "ko", "0.6"),
+        ("30分の休み", "ja", "30"),
+        # A currency before a point, in scripts whose signs are no letters.
+        ("రూ.500", "te", "500"),
+        ("रु.500", "hi", "500"),
+        ("$.50", "en", "0.5"),
+        # Powers one behind the other.
+        ("5 hundred", "en", "500"),
+        ("2 hundred thousand", "en", "200000"),
+        ("1 lakh crore", "en", "1000000000000"),
+        ("5 แสนล้าน", "th", "500000000000"),
+        ("৫ হাজার কোটি", "bn", "50000000000"),
+        ("3 Tsd. €", "de", "3000"),
+        ("2 Mio €", "de", "2000000"),
+        ("5 వందలు", "te", "500"),
+        ("mia 5", "sw", "500"),
+        ("asilimia 25", "sw", "25"),
+        # Operands in brackets say how, not what.
+        ("一共需要5天(2天+3天)", "zh", "5"),
+        ("It takes 5 days (2 days + 3 days)", "en", "5"),
         ("**18**", "en", "18"),
         ("9" * 5000, "en", ""),
         ("10^{99999}", "en", "10"),
@@ -261,12 +312,22 @@ def test_numbers_in_texts(text: str, language: str, number: str) -> None:
         ("La réponse est 1 234 euros. En 2", "fr", "1234"),
         ("Ответ: 1 234 рубля\n2", "ru", "1234"),
         ("Jibu ni 70,000. Hatua 2", "sw", "70000"),
+        ("Ответ равен 18. Шаг 3", "ru", "18"),
+        ("Правильный ответ будет 18. Шаг 3", "ru", "18"),
+        ("答案就是18。共3步", "zh", "18"),
+        ("答案等于18。共3步", "zh", "18"),
+        ("<answer>18</answer> after 3 steps", "en", "18"),
+        ("The total is 18.\n\nConfidence: 95%", "en", "18"),
         ("no number", "en", ""),
         ("", "en", ""),
     ],
 )
 def test_final_answers(text: str, language: str, number: str) -> None:
     assert final_answer(text, language) == number
+
+
+def test_a_text_of_nothing_but_times_is_read_in_a_moment() -> None:
+    assert last_number("1:00 " * 20_000 + "7") == "7"
 
 
 def test_the_catalogue_reads_numbers_by_one_rule() -> None:

@@ -31,6 +31,15 @@ def fenced(code: str, language: str = "python", mark: str = "```") -> str:
         (fenced(F, "{.python .numberLines}"), F),
         (fenced(F, "py", "~~~"), F),
         (fenced("```\n" + F, "python", "````"), "```\n" + F),
+        # Opened behind words, closed with words, left open before another, an example inside.
+        ("Sure: ```python\n" + F + "```\n", F),
+        ("```python\n" + F + "``` That is all.\n", F),
+        ("```python\n" + F + "```python\n", F),
+        (
+            '```python\ndef f():\n    """\n    ```\n    f()\n    ```\n    """\n```\n',
+            'def f():\n    """\n    ```\n    f()\n    ```\n    """\n',
+        ),
+        ("```pycon\n>>> def f(x):\n...     return g(x)\n...\n>>> f(1)\n1\n```\n", F + "\nf(1)\n"),
         # Inside a list, a quotation, and with less indentation than its fence.
         (
             "1. So:\n   ```python\n   def f(x):\n       return x\n   ```\n",
@@ -75,6 +84,15 @@ def test_blocks(text: str, found: str) -> None:
 )
 def test_the_block_that_defines_what_is_tested(text: str, found: str) -> None:
     assert program_in(text, {"f"}) == found
+
+
+@pytest.mark.parametrize("before", ["", "Here it is:\n\n", "Here it is.\n[PYTHON]\n", "<code>\n"])
+@pytest.mark.parametrize(
+    "after", ["", "\nThis returns g of x.\n", "</code>\n", "\nThe result of f(1) is 1."]
+)
+def test_a_program_among_words_without_a_fence_is_found(before: str, after: str) -> None:
+    found = program_in(before + "import g\n\n" + F + after, ["f"])
+    assert found.strip() == ("import g\n\n" + F).strip()
 
 
 def test_names_that_tests_need() -> None:

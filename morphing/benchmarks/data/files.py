@@ -15,7 +15,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 from morphing.benchmarks.data.rows import JsonLines, ParquetRows, Rows
 from morphing.errors import MorphingError
@@ -38,11 +38,23 @@ _OFFICE = {
     ".yml": "YAML: save the rows as JSON lines",
     ".xml": "XML: save the rows as JSON lines",
 }
+_GZIP = b"\x1f\x8b"
+_BEGINNINGS = {
+    b"version https://git-lfs": "it is a pointer of Git LFS, not the data: run git lfs pull",
+    b"<!doctype html": "it is a web page: download the file itself",
+    b"<html": "it is a web page: download the file itself",
+    b"pk\x03\x04": "it is a spreadsheet or an archive: save it as CSV, or unpack it",
+    _GZIP: "it is compressed: unpack it, or let its name end in .gz",
+}
 _MOST_BYTES = 1 << 30
 """Of a compressed file's content: what is larger may be made to fill the memory."""
 _LONGEST_CELL = 1 << 24
 """Characters of one cell of a CSV file."""
 _SEPARATORS = ",;\t|"
+_NONE = "\x1f"
+"""What separates nothing."""
+_END = "\x1e"
+"""A record behind the last: it is missed where a quote is never closed."""
 _LOOKED_AT = 50
 """Records by which a CSV's separator is found."""
 _LONGEST_NAME = 80
@@ -95,6 +107,7 @@ def read_file(file: Path) -> Rows:
     try:
         if suffix is None:
             raise ValueError(_refusal(file))
+        _check_beginning(file, suffix)
         if suffix == ".parquet":
             return ParquetRows([lambda: file])
         if suffix in (".jsonl", ".ndjson") and _is_plain_lines(file):
@@ -108,10 +121,25 @@ def read_file(file: Path) -> Rows:
             case ".tsv":
                 return _csv_rows(text, "\t")
             case _:
-                return [{"text": line} for line in text.splitlines() if line.strip()]
+                lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+                return [{"text": line} for line in lines if line.strip()]
+    except RecursionError as error:
+        raise MorphingError(
+            f"The data file {file} can't be read: its values lie too deep in one another."
+        ) from error
     except (OSError, ValueError, EOFError, csv.Error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise MorphingError(f"The data file {file} can't be read: {reason}.") from error
+
+
+def _check_beginning(file: Path, suffix: str) -> None:
+    """Raise ValueError where a file begins as something else than its name says."""
+    with file.open("rb") as content:
+        start = content.read(64)
+    for mark, said in _BEGINNINGS.items():
+        named = suffix.endswith(".gz") and mark == _GZIP
+        if start.lstrip().lower().startswith(mark) and not named:
+            raise ValueError(said)
 
 
 def _refusal(file: Path) -> str:
@@ -196,7 +224,8 @@ def _json_rows(text: str) -> list[dict[str, Any]]:
 def _object_lines(text: str) -> list[dict[str, Any]] | None:
     """The rows of a text with an object a line; None where its first line is none."""
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: JSON may hold what that takes for the end of a line, U+2028 and others.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -224,6 +253,8 @@ def _rows_of(data: Any) -> list[dict[str, Any]]:
         return data
     if not isinstance(data, dict):
         raise ValueError("it is no list of objects")
+    if set(data) <= {"columns", "index", "data"} and {"columns", "data"} <= set(data):
+        return _split_rows(data["columns"], data["data"])
     columns = _columns(data)
     if columns is not None:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -236,9 +267,20 @@ def _rows_of(data: Any) -> list[dict[str, Any]]:
     if lists:
         return _rows_of(*lists.values())
     inner = list(data.values())
+    named = len(inner) > 1 and all(isinstance(row, dict) and row for row in inner)
+    if named and all(row.keys() == inner[0].keys() for row in inner):
+        return inner  # rows by their names
     if len(inner) == 1 and isinstance(inner[0], list | dict):
         return _rows_of(inner[0])
     return [data]  # one row, as a file with one object a line has it
+
+
+def _split_rows(columns: Any, rows: Any) -> list[dict[str, Any]]:
+    """Rows as pandas writes them apart from the names of their columns."""
+    listed = isinstance(columns, list) and isinstance(rows, list)
+    if not listed or not all(isinstance(r, list) and len(r) == len(columns) for r in rows):
+        raise ValueError("its rows under 'data' don't fit its 'columns'")
+    return [dict(zip(map(str, columns), row, strict=True)) for row in rows]
 
 
 def _is_rows(value: Any) -> bool:
@@ -271,9 +313,9 @@ def _csv_rows(text: str, separator: str | None) -> list[dict[str, Any]]:
     if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
         separator, text = first.strip()[4], rest  # as Excel says which it is
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator or _separator(text))
-    numbered = ((reader.line_num, record) for record in reader)
-    records = [(line, record) for line, record in numbered if any(map(str.strip, record))]
+    if separator is None or separator not in text.lstrip().partition("\n")[0]:
+        separator = _separator(text)
+    records = _records(text, separator)
     if not records:
         return []
     names, values = _header(records)
@@ -289,6 +331,26 @@ def _csv_rows(text: str, separator: str | None) -> list[dict[str, Any]]:
     return rows
 
 
+def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:
+    """The records that are not empty, with the lines they end in."""
+    numbered = _read(text, separator, csv.QUOTE_MINIMAL)
+    if numbered[-1][1] != [_END]:  # it lies in a quote that is never closed
+        if separator != "\t":
+            raise ValueError(
+                f"a quote is never closed: the record after line {numbered[-2][0]} goes to the end"
+                if len(numbered) > 1
+                else "a quote is never closed"
+            )
+        numbered = _read(text, separator, csv.QUOTE_NONE)  # as tables with tabs often are
+    return [(line, record) for line, record in numbered[:-1] if any(map(str.strip, record))]
+
+
+def _read(text: str, separator: str, quoting: Literal[0, 3]) -> list[tuple[int, list[str]]]:
+    lines = io.StringIO(f"{text}\n{_END}\n", newline="")
+    reader = csv.reader(lines, delimiter=separator, quoting=quoting)
+    return [(reader.line_num, record) for record in reader]
+
+
 def _separator(text: str) -> str:
     """The separator under which the first records have the same number of cells, and the most."""
 
@@ -298,7 +360,10 @@ def _separator(text: str) -> str:
         width, count = max(widths.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
         return (count if width > 1 else 0, width)
 
-    return max(_SEPARATORS, key=fitness)
+    best = max(_SEPARATORS, key=fitness)
+    # In one column of texts a comma parts nothing.
+    first = text.lstrip().partition("\n")[0]
+    return best if fitness(best)[0] or best in first else _NONE
 
 
 def _header(

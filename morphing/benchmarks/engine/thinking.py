@@ -38,6 +38,7 @@ MARKS = (
     Marks("◁think▷", "◁/think▷"),  # Kimi-VL
     Marks("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
     Marks("<|channel>thought", "<channel|>"),  # Gemma 4
+    Marks("<unused94>thought", "<unused95>"),  # MedGemma
     Marks("Here is my thought process:", "Here is my response:", anywhere=False),  # Granite 3.2
     Marks("Here's my thought process:", "Here's my response:", anywhere=False),
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from morphing.benchmarks.judging.multipliers import KANJI, east_asian
 from morphing.benchmarks.judging.numbers import Number, normalise, numbers, plain
 
+_TAG = re.compile(r"<answer>(?P<inside>[^<]*)(?:</answer>|$)", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*(?P<brace>\{)|\s+)")
 # "#### 18" as GSM8K writes it, and no heading such as "#### 1. First step".
 _HASHES = re.compile(r"####[ \t]*(?P<rest>[^\n]*)")
@@ -20,7 +21,9 @@ _SAID = (
     r"|(?:réponse|solution|résultat)(?:[ ](?!est\b)[\w'’]+){0,8}?[ ](?:est|serait|sont)\b"
     r"|resposta(?:[ ](?!é\b)\w+){0,8}?[ ]é\b|risposta(?:[ ](?!è\b)\w+){0,8}?[ ]è\b"
     r"|jibu(?:[ ](?!ni\b)\w+){0,8}?[ ]ni\b"
-    r"|(?:答え|解答|回答|正解)は|答案[是为為]|答[是为為]|คำตอบ(?:สุดท้าย)?(?:คือ|เป็น)"
+    r"|(?:答え|解答|回答|正解)は|答案(?:就|应该|應該)?[是为為]|答案等[于於]|答[是为為]"
+    r"|คำตอบ(?:สุดท้าย)?(?:คือ|เป็น)"
+    r"|ответ(?:[ ](?!будет\b|равен\b)[^\W\d_]+){0,3}?[ ](?:равен|будет|составляет|равняется)\b"
     r"|উত্তর(?:টি)?[ ]?(?:হল|হলো|হচ্ছে|হবে)|(?:సమాధానం|జవాబు)(?:[ ]ఏమిటంటే)?(?=[ ])|उत्तर[ ]है"
     r"|(?:정답|답)[은는이]"
 )
@@ -32,14 +35,15 @@ _COLON = (
 _ANNOUNCED = re.compile(rf"(?<![^\W\d_])(?:(?P<said>{_SAID})|(?P<colon>{_COLON}))", re.IGNORECASE)
 # Without spaces between words something stands before an announcement.
 _ANNOUNCED_ASIAN = re.compile(
-    r"(?P<said>(?:答え|解答|回答|正解)は|答案[是为為]|คำตอบ(?:สุดท้าย)?(?:คือ|เป็น))"
+    r"(?P<said>(?:答え|解答|回答|正解)は|答案(?:就|应该|應該)?[是为為]|答案等[于於]|คำตอบ(?:สุดท้าย)?(?:คือ|เป็น))"
 )
 _REACH = 1000  # characters after an announcement in which an answer is looked for
 _PLACES = 20  # last announcements that are looked at
 _SENTENCE_END = re.compile(r"(?<=[^\d\s])[.](?=\s|$)|(?<=\d)[.](?=\s+[^\W\d_a-z]|\s*$)|[。!?！？।]")
 _ASIDE = re.compile(
     r"^[*_\s]*(?:let me know|feel free|i hope|hope (?:this|that)|if you|please|would you|do you"
-    r"|is there|note|lass|lassen|falls|wenn sie|ich hoffe|avísame|déjame|si tiene|espero|no dudes"
+    r"|is there|confidence|note|lass|lassen|falls|wenn sie|ich hoffe|avísame|déjame|si tiene|espero"
+    r"|no dudes"
     r"|n'hésite|si vous|j'espère|если|дайте|надеюсь|ご質問|何か|他に|もし|如果|如有|希望|还有"
     r"|หาก|ถ้า|তোমার যদি|যদি|మీకు|kama|tafadhali)",
     re.IGNORECASE,
@@ -60,12 +64,12 @@ def last_number(text: str, language: str | None = None) -> str:
 def final_answer(text: str, language: str | None = None) -> str:
     r"""The number that ``text`` gives as its answer, in plainest form; empty if there is none.
 
-    The first of these that is there, of several the last: ``#### 18``, ``\boxed{18}``, what is
-    announced as the answer ("the answer is 18", 答えは18), the last number that is in no closing
-    words ("Let me know if you have 2 questions").
+    The first of these that is there, of several the last: ``#### 18``, ``\boxed{18}``,
+    ``<answer>18</answer>``, what is announced as the answer ("the answer is 18", 答えは18), the
+    last number that is in no closing words ("Let me know if you have 2 questions").
     """
     text = normalise(text)
-    for found in (_after_hashes, _in_box, _announced):
+    for found in (_after_hashes, _in_box, _in_tag, _announced):
         if answer := found(text, language):
             return answer
     kept = _without_asides(text)
@@ -101,8 +105,17 @@ def _chosen(text: str, found: Sequence[Number]) -> str:
         return plain(values[-1]) if values else ""
     last = sure[-1]
     if last.operand:
-        last = next((number for number in reversed(sure) if number.result), last)
+        before = _before_brackets(text, last.start)
+        last = next((number for number in reversed(sure) if number.result), None) or next(
+            (number for number in reversed(sure) if number.end <= before), last
+        )
     return plain(last.value)
+
+
+def _before_brackets(text: str, at: int) -> int:
+    """Where the brackets around ``at`` begin ("5 days (2 days + 3 days)"); 0 without any."""
+    begin = max(text.rfind("(", 0, at), text.rfind("（", 0, at))
+    return begin if begin > 0 and not re.search(r"[)）\n]", text[begin:at]) else 0
 
 
 def _after_hashes(text: str, language: str | None) -> str:
@@ -115,6 +128,11 @@ def _after_hashes(text: str, language: str | None) -> str:
 
 def _in_box(text: str, language: str | None) -> str:
     return last_number(last_boxed(text), language)
+
+
+def _in_tag(text: str, language: str | None) -> str:
+    tags = [found["inside"] for found in _TAG.finditer(text)]
+    return last_number(tags[-1], language) if tags else ""
 
 
 def _announced(text: str, language: str | None) -> str:

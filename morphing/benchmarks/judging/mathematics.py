@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,24 +16,56 @@ from morphing.errors import MorphingError
 
 _LONGEST = 1000  # characters; longer answers are compared as they are written
 
-_PLAINER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+# Characters that stand for what LaTeX has commands for; math-verify knows few of them.
+_COMMANDS = str.maketrans(
+    {
+        **{"≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx "},
+        **{"∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset "},
+        **{"±": r"\pm ", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div "},
+        **{"ℝ": r"\mathbb{R}", "∖": r"\setminus ", "π": r"\pi ", "θ": r"\theta "},
+        **{"α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "φ": r"\phi ", "λ": r"\lambda "},
+        "…": r"\dots ",
+    }
+)
+
+_PLAINER: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"^\s*(?:\\\[|\\\()(.*?)(?:\\\]|\\\))\s*$", r"\1"),
         (r"\$", ""),
+        (r"√\s*(?:\(([^()]*)\)|(\w+))", r"\\sqrt{\1\2}"),
         ("\u202f", ""),
         (r"\\(?:displaystyle|textstyle|left|right|q?quad|[bB]igg?[lr]?)(?![a-zA-Z])", ""),
         (r"(?<!\\)\\[!,;: ]|~", " "),
         (r"(?<=\d)\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])|°)", r"\\degree "),
+        (r"(?<=\\\\)\[-?[\d.]+\s*(?:pt|em|ex|mm|cm)\]", ""),  # space between a matrix's rows
+        (r"^\s*(?:\\approx|=)(?![a-zA-Z])|^\s*\\sim(?![a-zA-Z])", ""),
+        (r"\\approx(?![a-zA-Z])", "="),
+        (r"\\colon(?![a-zA-Z])", ":"),
+        (r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
+        (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
+        (r"\\(vec|hat|bar|frac)\s+([a-zA-Z])(?![a-zA-Z]{2})", r"\\\1{\2}"),
+        (r"\\frac\s*(\\[a-zA-Z]+)\s*([a-zA-Z\d])", r"\\frac{\1}{\2}"),
+        (r"(\\frac\{[a-zA-Z]\})\s*([a-zA-Z\d])", r"\1{\2}"),
+        (r"\](?=[^\[\]()]*,[^\[\]()]*[\[\])])", "("),  # ]0,1[ is (0,1)
+        (r"(?<=[(\[])([^\[\]()]*,[^\[\]()]*)\[", r"\1)"),
+        (r"^(-?\d{1,3}(?: \d{3})+(?:\.\d+)?)$", lambda found: found[1].replace(" ", "")),
         (r"\\[dt]binom", r"\\binom"),
         (r"\\binom\s*(\d)\s*(\d)", r"\\binom{\1}{\2}"),
         (r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([-+]?\d+)(?!\w)", r"\1\\times10^{\2}"),
         (r"(?<![\w.}^])(\d+) +(\d+)/(\d+)(?![\w/])", r"\1\\frac{\2}{\3}"),
-        (r"\\(?:mathrm|mathbf|mathit|textbf|textit|textrm|mbox)\s*\{", r"\\text{"),
+        (
+            r"\\(?:mathrm|mathbf|mathit|textbf|textit|textrm|textsf|mbox|underline)\s*\{",
+            r"\\text{",
+        ),
+        # Numbers and equations that were written as text.
+        (r"^\s*\\text\s*\{\s*([-+$\d][^{}]*|[^{}]*=[^{}]*)\}\s*$", r"\1"),
         # A unit behind a number, which the problem names.
         (
             r"(?<=[\d})])\s*(?:square |cubic )?(?:degrees?|units?|dollars?|cents?|met(?:er|re)s?"
-            r"|[cmk]m|kg|inches|inch|feet|foot|miles?|hours?|minutes?|seconds?|days?|years?)"
+            r"|(?:k?m|mi|miles?|met(?:er|re)s?)(?:/| per )(?:s|sec|h|hr|hours?|seconds?)|mph|kph"
+            r"|[cmk]m|kg|pounds?|lbs|grams?|lit(?:er|re)s?|yards?|weeks?|months?|inches|inch|feet|foot|miles?|hours?|minutes?|seconds?|days?|years?)"
             r"(?:\s*\^\s*\{?\d\}?)?\s*$",
             "",
         ),
@@ -42,6 +75,10 @@ _TRIGONOMETRY = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _PERCENT = re.compile(r"\s*(?:\\?%|(?<=\d)\s*percent)\s*$", re.IGNORECASE)
 _IN_BASE = re.compile(r"(\w+)_\{?(\d+)\}?")
 _WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*")
+_REPEATING = re.compile(
+    r"(?<![\w.])(\d+)\.(\d*?)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)"
+    r"|(\d+?)\6{2,}(?:\.{3}|\\[lc]?dots(?![a-zA-Z])))"
+)
 
 
 def same_answer(answer: str, target: str) -> float:
@@ -68,6 +105,8 @@ def _same(answer: str, target: str) -> bool:
         return False
     said, wanted = _readings(one), _readings(two)
     (number, *_), (goal, *_) = said, wanted
+    if r"\text" in one + two and _unspaced(one) == _unspaced(two):
+        return True
     if _is_word(one) or _is_word(two):
         return _word(one) == _word(two)
     if (based := _IN_BASE.fullmatch(one)) and (base := _IN_BASE.fullmatch(two)):
@@ -83,15 +122,24 @@ def _same(answer: str, target: str) -> bool:
 
 def plain(text: str) -> str:
     """An answer without what only dresses it: box, dollars, spaces, sizes, units, full stop."""
-    text = normalise(text).strip()
+    text = normalise(text).translate(_COMMANDS).strip()
     while (inside := last_boxed(text)) and re.match(r"\s*\\(?:boxed|fbox)", text):
         text = inside
-    text = text.rstrip(".").strip()
+    text = _REPEATING.sub(_repeating, text).rstrip(".").strip()
     degrees = _TRIGONOMETRY.search(text) is not None
     for pattern, replacement in _PLAINER:
         text = pattern.sub(replacement, text)
     text = re.sub(r"\\degree ?", r"\\cdot\\frac{\\pi}{180}" if degrees else "", text)
     return re.sub(r"\s+", " ", text).strip().rstrip(".").strip()
+
+
+def _repeating(found: re.Match[str]) -> str:
+    """A decimal whose last digits repeat without end, as a fraction: 0.1\\overline{6} is 1/6."""
+    whole, once, *others = found.groups()
+    again = next(digits for digits in others if digits is not None)
+    under = (10 ** len(again) - 1) * 10 ** len(once)
+    over = int(whole + once + again) - int(whole + once)
+    return rf"\frac{{{over}}}{{{under}}}"
 
 
 def _readings(text: str) -> list[str]:
@@ -105,12 +153,19 @@ def _word(text: str) -> str:
     return " ".join(bare.casefold().split())
 
 
+def _unspaced(text: str) -> str:
+    """An answer with its texts as if they were none: "12:00PM", "a,b"."""
+    return re.sub(r"\s", "", re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)).casefold()
+
+
 def _is_word(text: str) -> bool:
     """Whether an answer is words, which are no products of variables ("seat" is not "east")."""
     word = _word(text)
     marked = r"\text" in text
+    # "p - q" is a difference, as is "xyz" a product.
+    longest = max(re.split(r"[\s'’-]+", word), key=len)
     return bool(_WORDS.fullmatch(word)) and (
-        marked or (len(word) > 2 and not set(word) <= set("abcxyz"))
+        marked or (len(longest) > 2 and not set(longest) <= set("abcxyz"))
     )
 
 

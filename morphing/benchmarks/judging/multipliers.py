@@ -15,13 +15,16 @@ _NUMERALS = {
     **{"零": 0, "壱": 1, "弐": 2, "参": 3, "两": 2, "兩": 2},
 }
 # Units of measure that begin with 千 (kilo-), percent, and what else is no power of ten.
-_OTHER = re.compile(r"千[米克瓦卡赫焦字帕伏]|百分|兆[字赫瓦欧帕Bb]|조(?!\s*원|\s*\d)|万一|十[字分]")
+_OTHER = re.compile(
+    r"千[米克瓦卡赫焦字帕伏]|百分|兆[字赫瓦欧帕Bb]|조(?!\s*원|\s*\d)|(?<![\d〇一二三四五六七八九十百千])万一|十[字分]"
+)
 _LONGEST = 100  # characters of a numeral
 _DIGITS = re.compile(r"\d{1,3}(?:,\d{3}){1,9}(?!\d)|\d{1,20}(?!\d)")
 KANJI = re.compile(f"[{''.join((*_NUMERALS, *_SMALL, *_BIG))}]+")
 """A numeral in Chinese characters, or something like one."""
 
 _ENGLISH = {
+    "hundred": 10**2,
     "thousand": 10**3,
     **dict.fromkeys(("million", "millions"), 10**6),
     **dict.fromkeys(("billion", "billions"), 10**9),
@@ -34,6 +37,7 @@ _EVERYWHERE = {
     **dict.fromkeys(("হাজার",), 10**3),
     **dict.fromkeys(("লাখ", "লক্ষ"), 10**5),
     **dict.fromkeys(("কোটি",), 10**7),
+    **dict.fromkeys(("వంద", "వందల", "వందలు"), 10**2),
     **dict.fromkeys(("వేల", "వేలు", "వెయ్యి"), 10**3),
     **dict.fromkeys(("లక్ష", "లక్షల", "లక్షలు"), 10**5),
     **dict.fromkeys(("కోటి", "కోట్ల", "కోట్లు"), 10**7),
@@ -47,9 +51,10 @@ _EVERYWHERE = {
 }
 _OF_LANGUAGE = {
     "de": {
-        "tausend": 10**3,
-        **dict.fromkeys(("million", "millionen", "mio."), 10**6),
-        **dict.fromkeys(("milliarde", "milliarden", "mrd."), 10**9),
+        "hundert": 10**2,
+        **dict.fromkeys(("tausend", "tsd.", "tsd"), 10**3),
+        **dict.fromkeys(("million", "millionen", "mio.", "mio"), 10**6),
+        **dict.fromkeys(("milliarde", "milliarden", "mrd.", "mrd"), 10**9),
         **dict.fromkeys(("billion", "billionen"), 10**12),
     },
     "es": {
@@ -75,8 +80,9 @@ _OF_LANGUAGE = {
     },
 }
 # Swahili says the power first: "elfu 70".
-_BEFORE = {"elfu": 10**3, "laki": 10**5, "milioni": 10**6, "bilioni": 10**9}
+_BEFORE = {"mia": 10**2, "elfu": 10**3, "laki": 10**5, "milioni": 10**6, "bilioni": 10**9}
 _BEFORE_PATTERN = re.compile(rf"\b({'|'.join(_BEFORE)})\s$", re.IGNORECASE)
+_HIGHEST = 10**30
 _MORE = re.compile(r"\s(\d{1,20})(?![\d.,%])")
 _RESTS = ("bn", "hi", "te", "th")
 _SHORT = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9}
@@ -165,7 +171,11 @@ def _power(text: str, at: int, language: str) -> tuple[int, int] | None:
     found = _words(language).match(text, at)
     if found is None:
         return None
-    return _powers(language)[found[1].lower()], found.end()
+    power, end = _powers(language)[found[1].lower()], found.end()
+    # One behind the other they multiply: "2 hundred thousand", "1 lakh crore", "5 แสนล้าน".
+    while (found := _words(language).match(text, end)) is not None and power < _HIGHEST:
+        power, end = power * _powers(language)[found[1].lower()], found.end()
+    return power, end
 
 
 @cache

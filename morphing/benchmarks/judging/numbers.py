@@ -5,12 +5,12 @@ Extraction, metrics and mathematical equality all read numbers by this.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
-from morphing.benchmarks.judging.multipliers import power_before, scaled
+from morphing.benchmarks.judging.multipliers import east_asian, power_before, scaled
 
 # Languages that write 1.234,5 where English writes 1,234.5.
 _DECIMAL_COMMA = (
@@ -41,11 +41,19 @@ _ASCII = str.maketrans(
     }
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_LATEX = (
+_LATEX: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
     (re.compile(r"(?<=\d)(?:\\[,;:! ]|~)(?=\d)"), _THIN),
     (re.compile(r"\\([$%#])"), r"\1"),
+    (
+        re.compile(r"(?<![\d_])(\d{1,3}(?:_\d{3})+)(?![\d_])"),
+        lambda found: found[1].replace("_", ","),
+    ),
 )
+
+# Fractions that say the lower number first: 5分の3, 四分之三, 5분의 3.
+_NUMERAL = r"(?:\d{1,20}|[〇一二三四五六七八九十百两]{1,9})"
+_OF = re.compile(rf"({_NUMERAL})\s?(?:分[の之]|분의)\s?({_NUMERAL})(?![\d.,%])")
 
 _FRAC = (
     r"\\[dtc]?frac\s*(?:\{\s*(?P<over>-?\d{1,300})\s*\}\s*\{\s*(?P<under>\d{1,300})\s*\}"
@@ -76,16 +84,38 @@ _MINUS = re.compile(
 )
 _BEFORE_RESULT = re.compile(r"[=≈]\s*$")
 _OPERATOR_AFTER = re.compile(r"\s*(?:[-+*×÷/]|\\times|\\cdot|\\div)\s*[\d(\\$]")
+_MONTH = (
+    r"(?:january|february|march|april|may|june|july|august|september|october|november|december"
+    r"|(?:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\.?"
+    r"|januar|februar|märz|mai|juni|juli|oktober|dezember"
+    r"|enero|febrero|marzo|abril|mayo|junio|julio|agosto|sep?tiembre|octubre|noviembre|diciembre"
+    r"|janvier|février|mars|avril|juin|juillet|août|septembre|octobre|novembre|décembre"
+    r"|января|февраля|марта|апреля|мая|июня|июля|августа|сентября|октября|ноября|декабря"
+    r"|januari|februari|machi|aprili|mei|agosti|septemba|oktoba|novemba|desemba"
+    r"|มกราคม|กุมภาพันธ์|มีนาคม|เมษายน|พฤษภาคม|มิถุนายน|กรกฎาคม|สิงหาคม|กันยายน|ตุลาคม"
+    r"|พฤศจิกายน|ธันวาคม)"
+)
 _DOUBTFUL = re.compile(
     r"(?<!\d)\d{4}-\d{1,2}-\d{1,2}(?!\d)"  # dates
     r"|(?<![\d/])\d{1,4}/\d{1,2}/\d{1,4}(?![\d/])|(?<![\d.])\d{1,2}\.\d{1,2}\.\d{4}(?!\d)"
     r"|\d{4}\s?年\s?\d{1,2}\s?月(?:\s?\d{1,2}\s?日)?"
+    rf"|(?<![^\W\d_]){_MONTH}\s(?:\d{{1,2}}(?:st|nd|rd|th)?(?!\d)(?:,?\s\d{{4}}(?!\d))?"
+    r"|(?:de\s)?\d{4}(?!\d))"
+    rf"|(?<!\d)\d{{1,2}}(?:st|nd|rd|th|er|\.)?\s(?:de\s|of\s)?{_MONTH}(?![^\W\d_])"
+    r"(?:,?\s(?:de\s)?\d{4}(?!\d))?"
     r"|(?<![\d:])\d{1,2}:\d{2}(?::\d{2})?(?![\d:])"  # times
+    r"|(?<![\d.,$])(?:0?\d|1[0-2])(?:[.:]\d{2})?\s?(?:[ap]\.m\b\.?|[ap]m\b|o'clock\b)"
+    r"|(?<![\d.,$])(?:[01]?\d|2[0-3])(?:[.:]\d{2})?\s?(?:uhr\b|น\.|時(?!間))"
+    r"|(?<!\d)(?:[01]?\d|2[0-3])\s?h\s?[0-5]\d(?!\w)"
     r"|(?<![\d.,])\d{1,2}(?:\.\d{1,2}){2,}(?!\d)"  # versions
-    r"|(?<![\d.,])\d+(?:st|nd|rd|th)\b"  # ordinals
+    r"|(?<![\d.,])\d+(?:st|nd|rd|th|er|ère|e|ème|-[йяео]|º|ª)\b"  # ordinals
+    r"|https?://\S+|www\.\S+"
+    r"|(?<=[\w.])\[\^?\d{1,3}\]|(?<=\d)\s\[\^?\d{1,3}\]"  # notes
+    r"|(?m:^)[ \t]*\d{1,2}[.)][ \t]+(?=\*{0,2}[^\W\d_])"  # items of a list
     r"|(?<=[\w)}])_\{?\d+"  # subscripts
     r"|(?<![A-Za-z_])(?!Rs\d|[KT]?[Ss]h\d|USD|EUR|GBP|INR|RM\d)[A-Za-z][A-Za-z_]*-?\d+"  # H2O
-    r"|\^\s*\{?\s*[-+]?\d+"  # exponents
+    r"|\^\s*\{?\s*[-+]?\d+",  # exponents
+    re.IGNORECASE,
 )
 
 
@@ -113,6 +143,7 @@ def normalise(text: str) -> str:
             "[⁰¹²³⁴-⁹⁻]+", lambda found: "^{" + found[0].translate(_SUPERSCRIPTS) + "}", text
         )
         text = "".join(map(_ascii_digit, text.translate(_ASCII)))
+        text = _OF.sub(_fraction, text)
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
     return text
@@ -174,8 +205,12 @@ def _pattern(language: str) -> re.Pattern[str]:
         r"|(?P<dots>[1-9]\d{0,2}(?:\.\d{3}){2,})(?!\d)"
         rf"|(?P<grouped>[1-9]\d{{0,2}}(?P<by>[{groups}])\d{{3}}(?:(?P=by)\d{{3}})*)"
         rf"(?P<rest>[{decimal}]\d+)?(?!\d)"
+        r"|(?<![\d.,] )(?P<spaced>[1-9]\d?(?: \d{3}){2,}"
+        r"|[1-9]\d{0,2}(?: \d{3})*(?: 0\d\d)(?: \d{3})*)"
+        r"(?P<part>[.,]\d+)?(?![\d]| \d)"
         rf"|(?P<whole>\d+)(?P<decimals>[{decimal}]\d+)?"
-        rf"|(?<![\w)])(?P<bare>\.\d+)|(?P<vulgar>[{_VULGAR}])"
+        # Vowel signs of Indic scripts and Thai are no word characters to `re`: రూ.500, not 0.5.
+        rf"|(?<![\w)\u0900-\u09f1\u0a00-\u0dff\u0e01-\u0e3a\u0e40-\u0eff])(?P<bare>\.\d+)|(?P<vulgar>[{_VULGAR}])"
     )
 
 
@@ -224,9 +259,19 @@ def _value(found: re.Match[str]) -> Fraction | None:
             return Fraction(found[name].replace(",", ""))
     if found["bare"] is not None:
         return Fraction("0" + found["bare"])
-    whole = re.sub(r"\D", "", found["dots"] or found["grouped"] or found["whole"])
-    decimals = (found["rest"] or found["decimals"] or ".0")[1:]
+    whole = re.sub(
+        r"\D", "", found["dots"] or found["grouped"] or found["spaced"] or found["whole"]
+    )
+    decimals = (found["rest"] or found["part"] or found["decimals"] or ".0")[1:]
     return Fraction(f"{whole}.{decimals}")
+
+
+def _fraction(found: re.Match[str]) -> str:
+    under, over = (int(n) if n.isdecimal() else east_asian(n) for n in found.groups())
+    if not under or over is None:
+        return found[0]
+    # "百分之五十" is 50 percent, as "50%" is.
+    return str(over) if found[1] == "百" else f"{over}/{under}"
 
 
 def _vulgar(character: str) -> Fraction:

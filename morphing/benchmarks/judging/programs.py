@@ -11,6 +11,16 @@ _FENCE = re.compile(
     r"^(?P<indent>[ \t]{0,40}(?:[-*+>]|\d{1,9}[.)])?[ \t]{0,12})"
     r"(?P<mark>`{3,}|~{3,})[ \t]*(?P<info>[^`\n]*)$"
 )
+# A block in Python that begins behind words on a line.
+_BEHIND_WORDS = re.compile(
+    r"^[^`]*\S[ \t]*(?P<mark>`{3,})[ \t]*(?P<info>python3?|py3?)[ \t]*$", re.IGNORECASE
+)
+_DEEPER = 4
+"""Columns beyond a block's fence from which a fence in it is its own, of a docstring's example."""
+_PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
+_BEGINS = re.compile(r"(?:import|from|async +def|def|class|@\w|[A-Za-z_]\w* *=(?!=))")
+_MOST_LINES = 1000
+_MOST_STARTS = 40
 _PYTHON = frozenset({"python", "py", "python3", "py3", "ipython", "pycon"})
 
 
@@ -28,7 +38,8 @@ class _Block:
 
 
 def program_in(text: str, wanted: Collection[str] = ()) -> str:
-    """The program in ``text``: what one of its fenced blocks holds, or all of it without blocks.
+    """The program in ``text``: what one of its fenced blocks holds, or all of it without blocks;
+    but where words stand around a program without a fence, that program.
 
     Of several blocks that is the first in Python, else the first; but where blocks define names
     that are ``wanted`` (the function under test), the first of those that define most, after those
@@ -38,7 +49,7 @@ def program_in(text: str, wanted: Collection[str] = ()) -> str:
     """
     blocks = list(_blocks(text))
     if not blocks:
-        return text
+        return _among_words(text, wanted) or text
     candidates = (
         [block for block in blocks if block.language in _PYTHON]
         or [block for block in blocks if not block.language]
@@ -68,18 +79,68 @@ def _blocks(text: str) -> Iterator[_Block]:
     lines = text.splitlines(keepends=True)
     at = 0
     while at < len(lines):
-        opening = _FENCE.match(lines[at].rstrip("\r\n"))
+        opening = _opening(lines[at])
         at += 1
         if opening is None:
             continue
         mark, begin = opening["mark"], at
-        closing = re.compile(rf"[ \t>]*{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$")
-        while at < len(lines) and not closing.match(lines[at].rstrip("\r\n")):
+        indent = opening.groupdict().get("indent") or ""
+        closing = re.compile(
+            rf"(?P<indent>[ \t>]*){re.escape(mark[0])}{{{len(mark)},}}(?:[ \t].*)?$"
+        )
+        width, following = len(indent.expandtabs()) + _DEEPER, False
+        while at < len(lines):
+            line = lines[at].rstrip("\r\n")
+            closed = closing.match(line)
+            # Another block in Python begins where one was left open.
+            following = _is_python(_FENCE.match(line), mark)
+            if following or (closed and len(closed["indent"].expandtabs()) < width):
+                break
             at += 1
-        words = opening["info"].strip("{} .").split()
-        language = words[0].lower() if words else ""
-        yield _Block(language, _dedented(lines[begin:at], opening["indent"]))
-        at += 1
+        code = _dedented(lines[begin:at], indent)
+        yield _Block(_language(opening), _without_prompts(code))
+        at += not following
+
+
+def _opening(line: str) -> re.Match[str] | None:
+    line = line.rstrip("\r\n")
+    return _FENCE.match(line) or _BEHIND_WORDS.match(line)
+
+
+def _language(opening: re.Match[str]) -> str:
+    words = opening["info"].strip("{} .").split()
+    return words[0].lower() if words else ""
+
+
+def _is_python(opening: re.Match[str] | None, mark: str) -> bool:
+    return opening is not None and opening["mark"] == mark and _language(opening) in _PYTHON
+
+
+def _without_prompts(code: str) -> str:
+    """The input of an interpreter's session, without what it printed; other code as it is."""
+    if not code.lstrip().startswith(">>> "):
+        return code
+    lines = textwrap.dedent(code).splitlines()
+    return "".join(f"{_PROMPT.sub('', line)}\n" for line in lines if _PROMPT.match(line))
+
+
+def _among_words(text: str, wanted: Collection[str]) -> str:
+    """The program that defines ``wanted`` names in a text that is no program as a whole, from its
+    first line to the last with which it can be parsed; empty where there is none.
+    """
+    lines = text.splitlines(keepends=True)
+    if not wanted or len(lines) > _MOST_LINES or _tree(text) is not None:
+        return ""
+    starts = [at for at, line in enumerate(lines) if _BEGINS.match(line)]
+    ends = [at for at, line in enumerate(lines) if line.strip() and not line[0].isspace()]
+    for start in starts[:_MOST_STARTS]:
+        for end in [*ends, len(lines)][::-1][:_MOST_STARTS]:
+            code = "".join(lines[start:end])
+            if end > start and _tree(code) is not None:
+                if _defined(code) & {*wanted}:
+                    return code
+                break
+    return ""
 
 
 def _dedented(lines: Sequence[str], indent: str) -> str:

@@ -65,7 +65,8 @@ def equal(target: str, answer: str) -> bool:
     if not all(expressions):
         return False
     one, two = (found[0] for found in expressions)
-    if verify([one], [two], timeout_seconds=None):
+    # Whichever of both is the target: "x < 3" is "(-\\infty, 3)".
+    if verify([one], [two], timeout_seconds=None, allow_set_relation_comp=True):
         return _close(one, two)
     one, two = _with_imaginary_unit(one), _with_imaginary_unit(two)
     return bool(verify([one], [two], timeout_seconds=None))
