@@ -186,8 +186,11 @@ class Recipe:
                 _check_repeats(label, inputs)
                 merge_methods.get(self.method).validate_inputs(inputs, base, group_name=label)
         except ValueError as error:
+            told = str(error)
+            mend = " (base_model counts as one)" if "inputs" in told and self.base else ""
+            mend = ": name one as base_model" if "requires a base" in told else mend
             raise MorphingError(
-                f"The recipe cannot be merged with {self.method}: {error}."
+                f"The recipe cannot be merged with {self.method}: {told}{mend}."
             ) from error
         return configuration
 

@@ -80,3 +80,22 @@ def test_what_does_not_fit_the_schema_is_said_in_plain_words(
     text = str(error.value)
     assert words in text and text.startswith("The recipe") and "\n" not in text
     assert not any(word in text for word in ("Input", "valid dictionary", "tuple", "Field"))
+
+
+@pytest.mark.parametrize(
+    ("method", "models", "base", "words"),
+    [
+        ("slerp", "ab", None, "requires a base input: name one as base_model."),
+        ("ties", "a", None, "requires a base input: name one as base_model."),
+        ("slerp", "ab", "c", "exactly 2 inputs; got 3 (base_model counts as one)."),
+        ("model_stock", "a", "c", "at least 3 inputs; got 2 (base_model counts as one)."),
+        ("passthrough", "ab", None, "exactly 1 inputs; got 2."),
+    ],
+)
+def test_how_many_models_a_method_takes_is_said_with_the_base(
+    method: str, models: str, base: str | None, words: str
+) -> None:
+    config = {"merge_method": method, "models": [{"model": model} for model in models]}
+    with pytest.raises(MorphingError) as error:
+        Recipe.from_data(config | ({"base_model": base} if base else {}))
+    assert str(error.value).endswith(words)
