@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from morphing.benchmarks.data.dataset import read_rows
 from morphing.benchmarks.data.guess import guess_benchmark
+from morphing.benchmarks.data.sample import make_sample
 from morphing.benchmarks.data.samples import load_samples
 from morphing.errors import MorphingError
 from tests.hub.server import RunningHub
@@ -387,3 +389,64 @@ def test_on_real_rows(
     benchmark = guess_benchmark(dataset, config)
     assert (benchmark.metric, benchmark.split) == (metric, split)
     assert len(load_samples(benchmark, "search", 3)) == 3
+
+
+PAIR = {"sentence1": "One.", "sentence2": "Two."}
+WHOLE = [
+    # What is asked has everything that it is about.
+    (varied(PAIR, label=[0, 1]), ("One.", "Two.")),
+    (varied({"question1": "One?", "question2": "Two?"}, label=[0, 1]), ("One?", "Two?")),
+    (varied({"question": "One?", "sentence": "Two."}, label=[0, 1]), ("One?", "Two.")),
+    (varied({"prompt": "One?", "completion": "Two."}, label=[True, False]), ("One?", "Two.")),
+    (varied({"Body": "Three ducks.", "Question": "How many?"}, Answer=["3"]), ("Three", "many?")),
+    (varied({"document": "Long.", "id": "x"}, summary=["short " * 9]), ("Long.",)),
+    (
+        varied(
+            {"premise": "It fell.", "choice1": "a", "choice2": "b"}, question=["cause"], label=[1]
+        ),
+        ("It fell. because",),
+    ),
+    (
+        varied(
+            {"question_stem": "Which?", "answerKey": "B"},
+            choices=[{"text": ["a", "b"], "label": ["A", "B"]}],
+        ),
+        ("Which?",),
+    ),
+    (
+        varied(
+            {"flores_passage": "Long.", "question": "Which?", "correct_answer_num": "3"},
+            **{f"mc_answer{n}": [f"o{n}"] for n in (1, 2, 3, 4)},
+        ),
+        ("Long.", "Which?"),
+    ),
+    (
+        varied(
+            {"problem": "1+1?", "solution": "So \\boxed{2}"},
+            messages=[[{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]],
+        ),
+        ("1+1?", "boxed"),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", range(len(WHOLE)))
+def test_a_guess_asks_with_all_that_a_question_is_about(tmp_path: Path, case: int) -> None:
+    rows, parts = WHOLE[case]
+    guessed = guess_benchmark(written(tmp_path, rows))
+    rows_read = read_rows(guessed, guessed.split)
+    prompt = make_sample(guessed, guessed.split, rows_read[0]).prompt
+    assert all(part in prompt for part in parts), prompt
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "Write f", "code": "def f(): pass", "test_list": ["assert f"]},
+        {"question": "Which?", "choices": "['a', 'b']", "answer": "1"},
+        {"question": "Which?", "options": {"A": "a", "B": "b"}, "answer": "a"},
+    ],
+)
+def test_what_would_be_asked_in_part_is_not_guessed(tmp_path: Path, row: Row) -> None:
+    with pytest.raises(MorphingError, match="can be guessed"):
+        guess_benchmark(written(tmp_path, [row] * COUNT))

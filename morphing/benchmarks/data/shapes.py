@@ -25,7 +25,7 @@ Fields = dict[str, Any]
 # fmt: off
 _QUESTION = (
     "question", "query", "problem", "instruction", "prompt", "goal", "ctx", "stem", "sentence",
-    "premise", "input", "source",
+    "premise", "input", "source", "questionstem", "questiontext",
     *map(plain, (
         "frage", "aufgabe", "pregunta", "pergunta", "domanda", "вопрос", "質問", "問題", "问题",
         "提问", "질문", "คำถาม", "swali", "প্রশ্ন", "ప్రశ్న",
@@ -34,28 +34,45 @@ _QUESTION = (
 _ANSWER = (
     "answer", "answerkey", "answernumber", "answerindex", "answeridx", "correct", "correctanswer",
     "gold", "label", "target", "output", "response", "completion", "solution", "cop", "summary",
-    "highlights", "translation", "reference", "ideal", "expected", "answers",
+    "highlights", "translation", "reference", "ideal", "expected", "answers", "correctoption",
+    "correctanswernum",
     *map(plain, (
         "antwort", "lösung", "respuesta", "réponse", "resposta", "risposta", "ответ", "回答",
         "答え", "正解", "解答", "答案", "답변", "정답", "คำตอบ", "jibu", "উত্তর", "సమాధానం",
     )),
 )
 # fmt: on
-_CONTEXT = ("context", "passage", "paragraph", "article", "story", "support", "input", "background")
+_CONTEXT = (
+    *("context", "passage", "paragraph", "article", "story", "support", "input", "background"),
+    *("document", "dialogue", "body", "narrative", "florespassage"),
+)
 _OPTIONS = ("choices", "options", "endings", "candidates", "mc1targets", "answerchoices", "answers")
 _OPTION_SETS = (
     *(tuple("abcd"[:n]) for n in (4, 3, 2)),
     ("a", "b", "c", "d", "e"),
     *(
         tuple(f"{word}{at}" for at in letters)
-        for word in ("option", "choice", "ending", "answer", "sol", "op")
+        for word in ("option", "choice", "ending", "answer", "mcanswer", "output", "sol", "op")
         for letters in ("abcde", "abcd", "abc", "01234", "0123", "12345", "1234", "123", "12")
     ),
 )
 _RIGHT_AND_WRONG = re.compile(r"(correctanswer|bestanswer)|(distractor|incorrectanswer)s?\d*")
 _TEXT = ("text", "sentence", "content", "review", "tweet", "comment", "document", "title", "body")
-_LABEL = ("label", "labels", "sentiment", "category", "class", "intent", "emotion", "topic")
-_PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"))
+_LABEL = (
+    "label",
+    "labels",
+    "sentiment",
+    "category",
+    "class",
+    "intent",
+    "emotion",
+    "topic",
+    "classindex",
+)
+_PAIRS = (
+    *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2")),
+    *(("question1", "question2"), ("question", "sentence"), ("prompt", "completion")),
+)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MOST_CLASSES = 20
 _SHORT = 5  # words; longer answers are compared by how alike they are
@@ -145,9 +162,17 @@ def _multiple_choice(table: Table, given: Mapping[str, str]) -> Fields | None:
     context = given.get("context") or table.find(_CONTEXT, question, answer, *options.columns)
     continues = any(plain(column).startswith("ending") for column in options.columns)
     before = f"{show(context)}\n" if context and not continues else ""
+    premise = table.find(["premise"])
+    if premise and table.all(question, lambda value: value in ("cause", "effect")):  # COPA
+        joined = " {{ 'because' if " + ref(question) + " == 'cause' else 'so' }}"
+        question, continues = premise, True
+    else:
+        joined = ""
     return {
         "kind": "multiple_choice",
-        "prompt": show(question) if continues else f"{before}Question: {show(question)}\nAnswer:",
+        "prompt": show(question) + joined
+        if continues
+        else f"{before}Question: {show(question)}\nAnswer:",
         "choices": options.choices,
         "target": target,
         "normalize": "characters",
@@ -245,9 +270,11 @@ def _index(table: Table, answer: str, options: _Options) -> str | None:
 
 def _classes(table: Table, given: Mapping[str, str]) -> Fields | None:
     asked = given.get("prompt")
-    pair = next((p for p in _PAIRS if all(table.find([name]) for name in p)), None)
+    pairs = [[table.find([name]) for name in pair] for pair in _PAIRS]
     text = asked or table.find((*_TEXT, *_QUESTION))
+    text = text or next((pair[0] for pair in pairs if all(pair)), None)
     label = given.get("target") or table.find((*_LABEL, *_ANSWER), text)
+    pair = next((pair for pair in pairs if all(pair) and label not in pair), None)
     if text is None or label is None:
         return None
     named = _named_classes(table, label)
@@ -255,7 +282,7 @@ def _classes(table: Table, given: Mapping[str, str]) -> Fields | None:
         return None
     names, target = named
     context = given.get("context") or table.find(_CONTEXT, text, label)
-    columns = [table.find([name]) for name in pair] if pair and not asked else [context, text]
+    columns = pair if pair and not asked else [context, text]
     asking = "".join(f"{_title(c)}: {show(c)}\n" for c in columns if c is not None)
     return {
         "kind": "multiple_choice",
@@ -311,8 +338,8 @@ def _generation(table: Table, given: Mapping[str, str]) -> Fields | None:
     if question is None or answer is None or not table.all(question, is_text):
         return None
     answered = _answered(table, answer)
-    if not answered:
-        return None
+    if not answered or (not given and table.find(("choices", "options"), question, answer)):
+        return None  # options that could not be read are part of what is asked
     if answered.get("extract") == "boxed":
         asked = show(question) + "\n\nReason step by step and end with the answer in \\boxed{}."
     elif plain(question) in ("instruction", "prompt", "input"):
@@ -358,7 +385,7 @@ _LONG_TEXT: Fields = {"metric": "rougeL", "max_new_tokens": 256}
 
 def _conversation(table: Table, given: Mapping[str, str]) -> Fields | None:
     column = table.find(("messages", "conversations", "conversation", "dialog"))
-    if given or column is None:
+    if given or column is None or (table.find(["problem"]) and table.find(["solution"])):
         return None
     for role, content, asker, answerer in (
         ("role", "content", "user", "assistant"),
@@ -399,7 +426,7 @@ def _text(table: Table, given: Mapping[str, str]) -> Fields | None:
     text = given.get("target") or table.find(_TEXT)
     if text is None or not table.all(text, lambda value: isinstance(value, str)):
         return None
-    if "target" not in given and table.find((*_LABEL, *_ANSWER), text):
+    if "target" not in given and table.find((*_LABEL, *_ANSWER, "code", "testlist"), text):
         return None
     asked = show(given["prompt"]) if "prompt" in given else ""
     return {"kind": "perplexity", "prompt": asked, "target": show(text)}
