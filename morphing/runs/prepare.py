@@ -74,6 +74,7 @@ def prepare(
     pinned = _pinned(spec.model_copy(update={"dtype": dtype}), base, sources, token, told)
     _check_space(stages(pinned, base.layers, base.architecture), base)
     _check_chats(pinned, base)
+    _check_room(pinned, base)
     for use in pinned.benchmarks:
         for part in ("search", "holdout"):
             load_samples(use.declaration, part, 1, token=token)
@@ -186,6 +187,22 @@ def _check_chats(pinned: RunSpec, base: Inspection) -> None:
                 f"The benchmark {use.declaration.name!r} asks in a chat, and no model of the run"
                 " has a chat template: set its chat to auto to ask in plain text, or name a"
                 " chat_template in the spec."
+            )
+
+
+def _check_room(pinned: RunSpec, base: Inspection) -> None:
+    """Refuse a benchmark whose answers alone fill the context of the run's models."""
+    config = base.config.get("text_config") or base.config
+    context = config.get("max_position_embeddings")
+    for use in pinned.benchmarks:
+        answer = use.declaration.max_new_tokens
+        if use.declaration.kind not in ("generation", "code") or not isinstance(context, int):
+            continue
+        if context <= answer:
+            raise MorphingError(
+                f"Answers of the benchmark {use.declaration.name!r} may have {answer} tokens, and"
+                f" {base.name} has a context of {context} for the prompt and the answer together:"
+                " lower the benchmark's max_new_tokens."
             )
 
 

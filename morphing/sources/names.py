@@ -85,6 +85,11 @@ def unknown_zoo_model(name: str) -> MorphingError:
     return MorphingError(f"The zoo has no model {name!r}: {mend}")
 
 
+def zoo_name(folder: Path) -> str | None:
+    """``zoo:NAME`` of a folder that is the zoo's, as which exported recipes have its models."""
+    return ZOO + folder.name if folder in map(zoo.model_folder, zoo.MODELS) else None
+
+
 def _zoo_name(short: str) -> str:
     plain = {model.casefold(): model for model in zoo.MODELS}
     return plain.get(short.casefold().replace("_", "-").replace(" ", "-"), short)

@@ -81,6 +81,16 @@ def test_stages_are_made_in_the_order_they_need_each_other(
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file
 
 
+def test_a_merge_of_the_zoo_says_so_from_its_exported_recipe_too(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(stage(None, "zoo:base", "zoo:word-games"))
+    merge_stages(read_merge(tmp_path / "recipe.yaml"), tmp_path / "out", CPU, quiet)
+    again = read_merge(tmp_path / "out" / "mergekit_config.yml")
+    merge_stages(again, tmp_path / "again", CPU, quiet)
+    for file in (tmp_path / "out").iterdir():
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file
+    assert '"zoo:word-games"' in (tmp_path / "again" / "morphing.json").read_text()
+
+
 def test_an_interrupted_merge_goes_on_after_the_last_finished_stage(
     family: list[Source], tmp_path: Path
 ) -> None:

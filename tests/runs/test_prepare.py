@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from morphing import zoo
+from morphing.benchmarks.data.guess import guess_benchmark
 from morphing.errors import MorphingError
 from morphing.runs.prepare import prepare
 from morphing.runs.spec import RunSpec, parse_spec
@@ -42,3 +43,21 @@ def test_a_source_named_in_two_ways_is_told(small_spec: RunSpec, tmp_path: Path)
         with_sources(small_spec, folder, folder)
     with pytest.raises(MorphingError, match="sources"):
         with_sources(small_spec)
+
+
+@pytest.mark.parametrize(("tokens", "fits"), [(255, True), (256, False), (320, False)])
+def test_answers_that_fill_the_context_are_told(
+    small_spec: RunSpec, tmp_path: Path, tokens: int, fits: bool
+) -> None:
+    rows = "".join(f"{n} plus {n}?;{2 * n}\n" for n in range(40))
+    (tmp_path / "sums.csv").write_text(f"Frage;Antwort\n{rows}", encoding="utf-8-sig")
+    own = guess_benchmark(str(tmp_path / "sums.csv"))
+    use = {"benchmark": own.model_copy(update={"max_new_tokens": tokens}).model_dump()}
+    spec = parse_spec(small_spec.model_dump() | {"benchmarks": [use], "constraints": []})
+    if fits:
+        prepare(spec)
+    else:
+        with pytest.raises(
+            MorphingError, match=f"{tokens} tokens, and zoo:base has a context of 256"
+        ):
+            prepare(spec)

@@ -17,8 +17,8 @@ from morphing.merging.recipe import Recipe
 from morphing.merging.vocabulary.speech import Speech
 from morphing.merging.writing.checkpoint_writer import write_checkpoint, write_json
 from morphing.sources import metadata
-from morphing.sources.names import split_hub_name
-from morphing.sources.source import MERGED, STAGE, ZOO, Source
+from morphing.sources.names import split_hub_name, zoo_name
+from morphing.sources.source import MERGED, STAGE, Source
 from morphing.sources.weights import tensor_info
 
 RECIPE = "mergekit_config.yml"
@@ -259,5 +259,6 @@ def _identity(source: Source) -> dict[str, str]:
     if source.on_hub:
         repo, _ = split_hub_name(source.name)
         return {"model": repo, "commit": source.folder.name}  # as the Hub's cache names folders
-    name = source.name if source.name.startswith((ZOO, STAGE, MERGED)) else source.folder.name
+    named = source.name.startswith((STAGE, MERGED))
+    name = source.name if named else zoo_name(source.folder) or source.folder.name
     return {"model": name} | ({"digest": source.digest} if source.digest else {})
