@@ -34,7 +34,9 @@ _PUBLIC = re.compile(r"(?i)(test|eval|val|dev)")
 
 def _known(kind: str) -> str:
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}: choose {', '.join(KINDS)}")
+        near = get_close_matches(re.sub(r"[\s-]", "_", kind.lower()), KINDS, n=1)
+        hint = f"did you mean {near[0]!r}? else " if near else ""
+        raise ValueError(f"unknown kind {kind!r}: {hint}choose {', '.join(KINDS)}")
     return kind
 
 
@@ -297,7 +299,7 @@ def get_benchmark(name_or_path: str) -> Benchmark:
     known = catalogue()
     if name_or_path in known:
         return known[name_or_path]
-    near = get_close_matches(name_or_path, known, n=3) or sorted(known)
+    near = get_close_matches(name_or_path.lower(), known, n=3) or sorted(known)
     raise MorphingError(
         f"There is no benchmark {name_or_path!r}: choose {', '.join(near)}, or give the path of"
         f" a YAML file or {LM_EVAL}<task>."

@@ -181,3 +181,29 @@ def test_pin_local_and_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert pin_benchmark(zoo) == zoo
     with pytest.raises(MorphingError, match="does not exist"):
         pin_benchmark(parse_benchmark({**MINIMAL, "dataset": "./absent"}, "here"))
+
+
+@pytest.mark.parametrize(
+    ("field", "written", "meant"),
+    [
+        ("metric", "F1", "f1"),
+        ("metric", "rouge-l", "rougeL"),
+        ("metric", "exactmatch", "exact_match"),
+        ("kind", "Generation", "generation"),
+        ("kind", "multiple-choice", "multiple_choice"),
+        ("kind", "multiple choice", "multiple_choice"),
+        ("extract", "last number", "last_number"),
+        ("extract", "Final-Answer", "final_answer"),
+    ],
+)
+def test_what_was_meant_by_another_spelling_is_offered(
+    field: str, written: str, meant: str
+) -> None:
+    fields = {"name": "x", "dataset": "a.csv", "kind": "generation", "prompt": "p", "target": "t"}
+    with pytest.raises(MorphingError, match=f"did you mean '{meant}'"):
+        parse_benchmark({**fields, field: written}, "b.yaml")
+
+
+def test_a_benchmark_in_capitals_is_offered() -> None:
+    with pytest.raises(MorphingError, match="choose gsm8k, or"):
+        get_benchmark("GSM8K")

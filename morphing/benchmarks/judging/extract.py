@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from difflib import get_close_matches
 
 from morphing.benchmarks.judging.answers import final_answer, last_boxed, last_number
 from morphing.benchmarks.judging.programs import program_in
@@ -18,7 +19,11 @@ def check_rule(rule: str) -> None:
         except re.error as error:
             raise ValueError(f"extract has a malformed regular expression ({error})") from error
     elif rule not in RULES:
-        raise ValueError(f"unknown extract {rule!r} (choose {', '.join(RULES)} or regex:<pattern>)")
+        near = get_close_matches(re.sub(r"[\s-]", "_", rule.lower()), RULES, n=1)
+        hint = f"did you mean {near[0]!r}? else " if near else ""
+        raise ValueError(
+            f"unknown extract {rule!r} ({hint}choose {', '.join(RULES)} or regex:<pattern>)"
+        )
 
 
 def extract_answer(

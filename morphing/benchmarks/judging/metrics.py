@@ -56,8 +56,9 @@ def check_metric(name: str) -> None:
     if name in METRICS:
         return
     if not name.startswith(EVALUATE):
-        near = get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {near[0]!r}? else " if near else ""
+        spelt = {metric.lower(): metric for metric in METRICS}
+        near = get_close_matches(name.lower(), spelt, n=1)
+        hint = f"did you mean {spelt[near[0]]!r}? else " if near else ""
         raise ValueError(
             f"unknown metric {name!r} ({hint}choose {', '.join(METRICS)} or"
             " evaluate:<name or folder>)"
