@@ -3,6 +3,8 @@
 Everything is imported inside :func:`main`, so that Ctrl-C meanwhile ends in a sentence too.
 """
 
+from __future__ import annotations
+
 import signal
 import sys
 from types import FrameType

@@ -1,5 +1,7 @@
 """Errors a user can mend: one clear sentence each, shown without a traceback."""
 
+from __future__ import annotations
+
 import errno
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -5,6 +5,8 @@ about (a `Subject`) and asks by :func:`ask`, or wraps calls that ask again by th
 commits) in :func:`hub_errors`.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,13 +50,13 @@ class Subject:
     instead: str = ""
 
     @classmethod
-    def model(cls, name: str, revision: str | None = None) -> "Subject":
+    def model(cls, name: str, revision: str | None = None) -> Subject:
         """A model repository that is read."""
         instead = ", or use zoo: models or a local folder"
         return cls(f"The model {name}", name, revision, instead=instead)
 
     @classmethod
-    def writing(cls, doing: str) -> "Subject":
+    def writing(cls, doing: str) -> Subject:
         """Something that is sent to the Hub or done there in a user's name."""
         return cls(doing, doing=doing)
 
@@ -181,7 +183,7 @@ def has_no_revision(subject: Subject) -> str:
     )
 
 
-def _answered(subject: Subject, error: "HfHubHTTPError") -> str:
+def _answered(subject: Subject, error: HfHubHTTPError) -> str:
     """The sentence of an answer by the Hub that is no success."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -210,7 +212,7 @@ def _answered(subject: Subject, error: "HfHubHTTPError") -> str:
     return f"The Hub answered HTTP {status} for {what}: try again later."
 
 
-def _too_many(subject: Subject, error: "HfHubHTTPError") -> str:
+def _too_many(subject: Subject, error: HfHubHTTPError) -> str:
     seconds = _seconds_until_free(error)
     when = "later" if seconds is None else f"in {max(1, round(seconds / 60))} minutes"
     about = subject.doing or f"{subject.what[0].lower()}{subject.what[1:]}"
@@ -220,7 +222,7 @@ def _too_many(subject: Subject, error: "HfHubHTTPError") -> str:
     )
 
 
-def _seconds_until_free(error: "HfHubHTTPError") -> float | None:
+def _seconds_until_free(error: HfHubHTTPError) -> float | None:
     """When a busy Hub asks to be asked again, if it says so."""
     from huggingface_hub.utils import parse_ratelimit_headers
 
@@ -232,7 +234,7 @@ def _seconds_until_free(error: "HfHubHTTPError") -> float | None:
     return float(after) if after.isdecimal() else None
 
 
-def _said(error: "HfHubHTTPError") -> str:
+def _said(error: HfHubHTTPError) -> str:
     return " ".join((error.server_message or "it gave no reason").split()).rstrip(".")
 
 

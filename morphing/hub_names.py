@@ -1,5 +1,7 @@
 """What a repository on the Hub is called: ids, and the addresses that people paste for them."""
 
+from __future__ import annotations
+
 import os
 import re
 from pathlib import Path

@@ -7,6 +7,8 @@ for its own. Here such characters become visible: U+001B is shown as ``\u001b``,
 character again in JSON and in a double-quoted YAML string.
 """
 
+from __future__ import annotations
+
 import logging
 import re
 from html import escape

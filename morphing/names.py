@@ -5,6 +5,8 @@ own. `PlainName` is the type of such a field: one component of a path and nothin
 system. `InnerPath` is the type of a field that says where in a folder something lies.
 """
 
+from __future__ import annotations
+
 import re
 from typing import Annotated
 

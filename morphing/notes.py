@@ -1,5 +1,7 @@
 """What a person would want to know of what they gave: one sentence, said once a process."""
 
+from __future__ import annotations
+
 import logging
 from functools import cache
 

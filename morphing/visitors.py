@@ -4,6 +4,8 @@ It asks in one place what decides about folders of this machine, exports to path
 login, other people's runs, what runs code, and limits. `docs/serving.md` says what follows.
 """
 
+from __future__ import annotations
+
 import ipaddress
 import os
 from collections.abc import Mapping

@@ -4,6 +4,8 @@ Scalars are read as YAML 1.2 reads them, so ``1e-4`` is a number, and ``no`` (No
 dates are text, which YAML 1.1 and PyYAML take for booleans and dates. Keys are always text.
 """
 
+from __future__ import annotations
+
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence

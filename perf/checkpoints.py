@@ -4,6 +4,8 @@ Run as a program it makes a base and sources, so that a process that measures me
 ``python perf/checkpoints.py FOLDER SOURCES SHARD_MB '{"hidden_size": ...}'``.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import sys

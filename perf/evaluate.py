@@ -4,6 +4,8 @@
 perf/README.md says what is measured and how.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import logging

@@ -1,5 +1,7 @@
 """What `evaluate.py` measured, as Markdown."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

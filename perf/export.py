@@ -5,6 +5,8 @@ with ``morphing merge`` and with ``mergekit-yaml`` from the same YAML, and write
 results/export.json and results/export.md. perf/README.md says what is measured and how.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os

@@ -8,6 +8,8 @@ q - 1 add by themselves, which does not depend on the last point. (`perf/sampler
 compares the two.)
 """
 
+from __future__ import annotations
+
 import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.models.model import Model

@@ -8,6 +8,8 @@ Hub serves it. What is asked stands in tests/benchmarks/twins.py; all in float32
 8. What is in harness.json beside the results is not asked again.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os

@@ -1,5 +1,7 @@
 """What a measurement was made on, and whether anything else was running there."""
 
+from __future__ import annotations
+
 import os
 import platform
 import sys

@@ -4,6 +4,8 @@
 measured and how.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os

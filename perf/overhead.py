@@ -6,6 +6,8 @@ The random sampler proposes in no time, so everything but morphing and scoring i
 taking a slot, the journal, the outputs, the status.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import tempfile

@@ -6,6 +6,8 @@ Models are random, of SmolLM2-135M's shapes: a bfloat16 base and three sources a
 spread. What is in parity.json beside the results is not run again; parity.md is made from it.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import logging

@@ -1,5 +1,7 @@
 """mergekit doing the same merges: in memory through its API, and as its program."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess

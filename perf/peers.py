@@ -4,6 +4,8 @@ Each is a function of a `Trials` to fill; it goes on until the budget is spent, 
 by raising `Spent`.
 """
 
+from __future__ import annotations
+
 import time
 import warnings
 from collections.abc import Sequence

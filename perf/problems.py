@@ -1,5 +1,7 @@
 """What the samplers are measured on: test functions with known fronts, and merges of the zoo."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
@@ -108,7 +110,7 @@ class Zoo(Problem):
     ideal: the best of them.
     """
 
-    def __init__(self, name: str, options: "SpaceOptions", sparsity: bool = True) -> None:
+    def __init__(self, name: str, options: SpaceOptions, sparsity: bool = True) -> None:
         from morphing.search.space import SearchSpace
 
         models = _zoo_models()
@@ -185,7 +187,7 @@ class _ZooModels:
         )
         self.base_norm = float(sum(t.abs().sum() for t in shared.values() if t.is_floating_point()))
 
-    def relevance(self, space: "SearchSpace") -> dict[str, float]:
+    def relevance(self, space: SearchSpace) -> dict[str, float]:
         """The norm of the task vectors' tensors a number scales, as `runs.relevance`."""
         squares = dict.fromkeys(space.distributions(), 0.0)
         for source in space.sources:
@@ -194,7 +196,7 @@ class _ZooModels:
                     squares[name] += (share * norm) ** 2
         return {name: float(np.sqrt(square)) for name, square in squares.items()}
 
-    def values(self, recipe: "Recipe") -> np.ndarray:
+    def values(self, recipe: Recipe) -> np.ndarray:
         """(4,): the task scores and minus the relative distance to the base."""
         from morphing.benchmarks.evaluate import evaluate
 

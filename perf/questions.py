@@ -1,5 +1,7 @@
 """What `evaluate.py` scores: real problems, asked in the ways benchmarks ask."""
 
+from __future__ import annotations
+
 import json
 import random
 from collections.abc import Sequence

@@ -9,6 +9,8 @@ datasets, rotten_tomatoes and MAWPS. A local Hub serves it, and the run pulls al
 be stopped and started at any time.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -93,7 +95,7 @@ def search(hub: Path, folder: Path, *, quick: bool) -> dict[str, Any]:
     return machine.facts()
 
 
-def figures(run: "Run", facts: dict[str, Any]) -> dict[str, Any]:
+def figures(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
     """All that the report says, as plain data."""
     from morphing.runs.figures import figures_of
     from morphing.runs.selection import selection
@@ -141,14 +143,14 @@ def figures(run: "Run", facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _estimates(estimates: "Estimates") -> dict[str, list[float]]:
+def _estimates(estimates: Estimates) -> dict[str, list[float]]:
     return {
         **{name: _interval(interval) for name, interval in estimates.scores.items()},
         "mean": _interval(estimates.mean),
     }
 
 
-def _interval(interval: "Interval") -> list[float]:
+def _interval(interval: Interval) -> list[float]:
     return [interval.value, interval.low, interval.high]
 
 

@@ -1,5 +1,7 @@
 """The recipes that are measured: a search's, other parameters at every draw."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path

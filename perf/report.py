@@ -1,5 +1,7 @@
 """Results as Markdown."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,5 +1,7 @@
 """What `samplers.py` measured, as Markdown."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache

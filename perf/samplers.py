@@ -10,6 +10,8 @@ Each finished run is a line of results/samplers.jsonl; a run that was killed sta
 `pip install morphing[perf]`.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -122,7 +124,7 @@ def quick() -> Iterator[Work]:
             yield Work(problem, sampler, 0, 16)
 
 
-def study_of(problem: Problem, sampler: "BaseSampler") -> "optuna.Study":
+def study_of(problem: Problem, sampler: BaseSampler) -> optuna.Study:
     """An empty study of a problem, in memory."""
     import optuna
 
@@ -131,7 +133,7 @@ def study_of(problem: Problem, sampler: "BaseSampler") -> "optuna.Study":
     return optuna.create_study(directions=directions, sampler=sampler)
 
 
-def our_sampler(name: str, problem: Problem, seed: int, budget: int) -> "BaseSampler":
+def our_sampler(name: str, problem: Problem, seed: int, budget: int) -> BaseSampler:
     """One of our samplers, or of the ablations."""
     from morphing.search.samplers import make_sampler
     from morphing.search.samplers.history import Problem as Known
@@ -159,7 +161,7 @@ def initial_points(problem: Problem, seed: int, count: int) -> np.ndarray:
     return np.array([[trial.params[name] for name in problem.space] for trial in asked])
 
 
-def search(trials: Any, sampler: "BaseSampler") -> None:
+def search(trials: Any, sampler: BaseSampler) -> None:
     """Ask, evaluate, tell, until the budget is spent."""
     from morphing.search.samplers.history import VARIANCES
 

@@ -4,6 +4,8 @@
 them was measured on a GPU; docs/scale.md says what is assumed.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 from collections.abc import Mapping

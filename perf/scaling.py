@@ -9,6 +9,8 @@ while the others' are pending. *Synchronous*: a batch of as many trials as there
 asked for, and nobody goes on before the slowest has told.
 """
 
+from __future__ import annotations
+
 import argparse
 import heapq
 import json

@@ -1,5 +1,7 @@
 """Where the time of a morph goes: exclusive seconds of its steps."""
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Callable, Iterator

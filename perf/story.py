@@ -10,6 +10,8 @@ app show it. It may be stopped and started at any time. Scores do not depend on 
 is.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -54,7 +56,7 @@ class Search:
         """Its folder's."""
         return f"{self.method.replace('+', '-')}-{self.seed}"
 
-    def spec(self) -> "RunSpec":
+    def spec(self) -> RunSpec:
         """The zoo's spec with its changes; the seed is that of DARE's masks too."""
         from morphing.runs.spec import parse_spec, zoo_spec
 
@@ -134,7 +136,7 @@ def _merge(method: str, each: Mapping[str, float], all_of: Mapping[str, Any]) ->
     return config
 
 
-def make(search: Search, folder: Path) -> "Run":
+def make(search: Search, folder: Path) -> Run:
     """The search's run, whole; what is missing of it is made."""
     from morphing.runs.loop import Loop
     from morphing.runs.prepare import create_run
@@ -147,7 +149,7 @@ def make(search: Search, folder: Path) -> "Run":
     return run
 
 
-def score(search: Search, run: "Run", fronts: bool) -> None:
+def score(search: Search, run: Run, fronts: bool) -> None:
     """Score on the holdout what the report is about: baselines and choices, or the fronts."""
     from story_figures import choices, front
 

@@ -5,6 +5,8 @@ in it. Intervals are 95 % percentile bootstrap intervals over the holdout's samp
 alike for all models, so that differences are paired.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,28 +39,28 @@ AGAINST = (
 """Methods that are compared with each other, each after so many evaluations."""
 
 
-def complete(run: "Run", budget: int) -> list["Trial"]:
+def complete(run: Run, budget: int) -> list[Trial]:
     """Of the first so many evaluations, the trials that were scored whole."""
     return [trial for trial in run.trials()[:budget] if trial.state == "complete"]
 
 
-def task_mean(trial: "Trial", run: "Run") -> float:
+def task_mean(trial: Trial, run: Run) -> float:
     """Over the tasks, on the search split."""
     return float(np.mean(trial.values[: len(run.spec.tasks)]))
 
 
-def chosen(run: "Run", budget: int) -> "Trial":
+def chosen(run: Run, budget: int) -> Trial:
     """The best by the mean over the tasks on the search split; the first of equals."""
     return max(complete(run, budget), key=lambda trial: task_mean(trial, run))
 
 
-def best_path(run: "Run", budget: int) -> "Trial | None":
+def best_path(run: Run, budget: int) -> Trial | None:
     """The best of the layer paths that do more than walk one model's layers in their order."""
     from itertools import pairwise
 
     from morphing.merging.paths import read_path
 
-    def jumps(trial: "Trial") -> bool:
+    def jumps(trial: Trial) -> bool:
         path = read_path(trial.recipe)
         return path is not None and any(
             step.scale != 1 or not step.continues(before) for before, step in pairwise(path.steps)
@@ -68,7 +70,7 @@ def best_path(run: "Run", budget: int) -> "Trial | None":
     return max(paths, key=lambda trial: task_mean(trial, run), default=None)
 
 
-def choices(search: "Search", run: "Run") -> dict[tuple[str, int], "Trial"]:
+def choices(search: Search, run: Run) -> dict[tuple[str, int], Trial]:
     """What is looked at on the holdout, by what the report calls it and the evaluations."""
     found = {(search.method, budget): chosen(run, budget) for budget in search.checkpoints}
     if search.method == "ps+dfs" and (path := best_path(run, search.checkpoints[-1])):
@@ -76,7 +78,7 @@ def choices(search: "Search", run: "Run") -> dict[tuple[str, int], "Trial"]:
     return found
 
 
-def front(run: "Run", budget: int) -> list[int]:
+def front(run: Run, budget: int) -> list[int]:
     """The front's trials after so many evaluations."""
     from morphing.runs.objectives import best_of
 
@@ -131,7 +133,7 @@ def _interval(draws: np.ndarray) -> list[float]:
     return [found.value, found.low, found.high]
 
 
-def figures(folder: Path, searches: Iterable["Search"]) -> dict[str, Any]:
+def figures(folder: Path, searches: Iterable[Search]) -> dict[str, Any]:
     """Everything that is reported, from the runs that are finished."""
     from story import BASELINES, SEEDS, merges
 
@@ -231,12 +233,12 @@ def _label(method: str, budget: int, seed: int) -> str:
     return f"{method}, {budget} evaluations, seed {seed}"
 
 
-def _scored(run: "Run") -> set[int]:
+def _scored(run: Run) -> set[int]:
     """Trials that are scored on the holdout."""
     return {trial.number for trial in run.complete() if run.holdout(trial.number) is not None}
 
 
-def _models(run: "Run") -> list[Model]:
+def _models(run: Run) -> list[Model]:
     found = []
     search = run.reference_scores("search")
     for name in (run.spec.base, *run.spec.sources):
@@ -245,11 +247,11 @@ def _models(run: "Run") -> list[Model]:
     return found
 
 
-def _merged(run: "Run", names: Sequence[str]) -> list[Model]:
+def _merged(run: Run, names: Sequence[str]) -> list[Model]:
     return [_picked(name, run, trial) for name, trial in zip(names, run.complete(), strict=True)]
 
 
-def _picked(name: str, run: "Run", trial: "Trial") -> Model:
+def _picked(name: str, run: Run, trial: Trial) -> Model:
     return Model(name, _by_sample(run.holdout_outputs(trial.number)), task_mean(trial, run))
 
 
@@ -266,7 +268,7 @@ def _estimates(holdout: Holdout, names: Sequence[str], rivals: Sequence[str]) ->
     }
 
 
-def _about(run: "Run", trial: "Trial") -> dict[str, Any]:
+def _about(run: Run, trial: Trial) -> dict[str, Any]:
     """Which trial it is, and its recipe as far as a line can say it."""
     from morphing.merging.paths import describe, read_path
     from morphing.runs.stage_model import stage_model
@@ -279,7 +281,7 @@ def _about(run: "Run", trial: "Trial") -> dict[str, Any]:
     return about
 
 
-def _front(run: "Run", budget: int) -> dict[str, Any]:
+def _front(run: Run, budget: int) -> dict[str, Any]:
     """Members, how many of them hold on the holdout, and hypervolumes on the run's scales."""
     from morphing.runs.selection import selection
 
@@ -295,7 +297,7 @@ def _front(run: "Run", budget: int) -> dict[str, Any]:
     }
 
 
-def _hypervolume(run: "Run", measured_by: "Run", budget: int) -> float:
+def _hypervolume(run: Run, measured_by: Run, budget: int) -> float:
     """Of the trials scored whole, on the scales of ``measured_by``."""
     from morphing.runs.scales import scales
     from morphing.search import pareto
@@ -305,7 +307,7 @@ def _hypervolume(run: "Run", measured_by: "Run", budget: int) -> float:
     return pareto.hypervolume(normal, np.zeros(normal.shape[1]))
 
 
-def _racing(off: "Run", on: "Run", search: "Search") -> dict[str, Any]:
+def _racing(off: Run, on: Run, search: Search) -> dict[str, Any]:
     """The same search without and with racing, after as many evaluations and as many samples."""
     budget = search.checkpoints[0]
     spent = np.cumsum([_samples(trial) for trial in on.trials()])
@@ -331,13 +333,13 @@ def _racing(off: "Run", on: "Run", search: "Search") -> dict[str, Any]:
     }
 
 
-def _samples(trial: "Trial") -> int:
+def _samples(trial: Trial) -> int:
     if trial.raced:
         return sum(trial.raced.samples.values())
     return sum(result.n for result in (trial.results or {}).values())
 
 
-def _same_trials(first: "Run", both: "Run") -> bool:
+def _same_trials(first: Run, both: Run) -> bool:
     """Whether a search in two stages began with the trials of the search in one."""
     return [t.params for t in first.trials()] == [
         t.params for t in both.trials()[: len(first.trials())]

@@ -1,5 +1,7 @@
 """What `story.py` found, as Markdown. Scores are in percent; differences in points."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

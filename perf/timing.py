@@ -1,5 +1,7 @@
 """Timing several things turn by turn, so that a noisy moment hits all of them."""
 
+from __future__ import annotations
+
 import statistics
 import time
 from collections.abc import Callable, Mapping

@@ -1,5 +1,7 @@
 """One local Hub for the whole test run, started before anything imports the Hub's clients."""
 
+from __future__ import annotations
+
 import os
 import sys
 import tempfile

@@ -1,5 +1,7 @@
 """The command line answers with sentences, never with tracebacks."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import subprocess

@@ -6,6 +6,8 @@ links, tables and keys as with plain words, or the text was refused at the door.
 is added to what comes from outside must be added here.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import io
 import json
@@ -362,7 +364,7 @@ class World:
             }
         )
 
-    def written(self, folder: Path) -> "World":
+    def written(self, folder: Path) -> World:
         """The same with a run of every kind of file in ``folder``."""
         say, models = self.say, (self.spec.base, *self.spec.sources)
         run = Run.create(folder, self.spec)

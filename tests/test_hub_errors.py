@@ -1,5 +1,7 @@
 """What the Hub's client raises, in one sentence, over every answer; and a busy Hub asked again."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import pytest

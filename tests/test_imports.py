@@ -1,5 +1,7 @@
 """Who may import whom: docs/architecture.md, held."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

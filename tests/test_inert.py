@@ -1,5 +1,7 @@
 """Text from outside is text and nothing else: in a terminal, in HTML, in JSON and YAML."""
 
+from __future__ import annotations
+
 import io
 import json
 import logging

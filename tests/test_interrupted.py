@@ -1,5 +1,7 @@
 """Ctrl-C at any moment ends a command in a sentence."""
 
+from __future__ import annotations
+
 import signal
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """Names from outside that become part of a path, wherever they come in."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Templates of others take neither the process nor its memory, and run nothing."""
 
+from __future__ import annotations
+
 import os
 import resource
 import threading

@@ -1,5 +1,7 @@
 """Who counts as a stranger: one answer for every way in which the app can be served."""
 
+from __future__ import annotations
+
 import itertools
 import os
 import subprocess

@@ -1,5 +1,7 @@
 """YAML from people: read safely, with lines in errors, and told apart."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """What a benchmark is: its declaration, read from YAML, and the catalogue that ships with it."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -130,7 +132,7 @@ class Benchmark(BaseModel):
         return written
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Benchmark":
+    def _fits_together(self) -> Benchmark:
         from morphing.benchmarks.judging.extract import check_rule
         from morphing.benchmarks.judging.metrics import check_metric
 
@@ -184,7 +186,7 @@ class Benchmark(BaseModel):
                 " that is neither split nor holdout_split"
             )
 
-    def with_thinking(self, thinking: Thinking) -> "Benchmark":
+    def with_thinking(self, thinking: Thinking) -> Benchmark:
         """The same benchmark asked of models that are to think, or not to.
 
         Raises:

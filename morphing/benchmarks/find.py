@@ -1,5 +1,7 @@
 """A benchmark by whatever a person calls it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

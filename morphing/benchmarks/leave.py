@@ -4,6 +4,8 @@ Whoever takes a benchmark in (a spec, a declaration's file, a run that is resume
 asks here before anything is loaded, and `evaluate` asks again.
 """
 
+from __future__ import annotations
+
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.judging.metrics import module_of
 from morphing.benchmarks.kinds.table import KINDS

@@ -1,5 +1,7 @@
 """A search on hardware rented from the Hub (HF Jobs), its results in a private dataset there."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from morphing.benchmarks.judging.metrics import module_of
@@ -29,7 +31,7 @@ exit "$status"
 """
 
 
-def flavors(token: str | None = None) -> "list[JobHardwareInfo]":
+def flavors(token: str | None = None) -> list[JobHardwareInfo]:
     """The hardware on offer, with its prices.
 
     Raises:
@@ -49,7 +51,7 @@ def launch(
     timeout: str,
     token: str | None = None,
     allow_code: bool = False,
-) -> "JobInfo":
+) -> JobInfo:
     """Start a search as a Job of the logged-in user, who pays for it.
 
     Args:

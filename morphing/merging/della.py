@@ -7,6 +7,8 @@ so masks are the same on any device and, at one epsilon, nest as the density gro
 they are DARE's.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
 

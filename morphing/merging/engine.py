@@ -1,5 +1,7 @@
 """From a recipe to merged tensors: the one code path that makes them."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

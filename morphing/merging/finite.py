@@ -1,5 +1,7 @@
 """Whether merged values are numbers in the dtype they are written in."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

@@ -5,6 +5,8 @@ through an affine map of each source's own, so that the sources of a tensor shar
 int32 products wrap alike on every device; uint32 and int64 arithmetic are not everywhere.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections.abc import Sequence

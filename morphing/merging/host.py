@@ -1,5 +1,7 @@
 """A loaded model whose parameters lie in rows, so that merging writes straight into it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,7 @@ class Host:
 
     def __init__(
         self,
-        model: "PreTrainedModel",
+        model: PreTrainedModel,
         links: Mapping[str, Sequence[Link]],
         shapes: Mapping[str, torch.Size],
         device: torch.device,

@@ -1,5 +1,7 @@
 """One merge from a recipe alone, in one stage or several: models fetched, merged and written."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -4,6 +4,8 @@ Each document is a recipe. One with a ``name`` makes a model that the others cal
 that no other uses is the merge that is asked for.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,6 +4,8 @@ mergekit's own code merges, through its public in-memory API. DELLA is ours (`de
 mergekit draws its masks anew at each call, and what was evaluated must be what is exported.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ _DELLA = {"della": True, "della_linear": False}
 """DELLA's variants, and whether sources must agree in sign."""
 
 
-def merge(planned: "PlannedTensor", inputs: Sequence[Tensor], mask_seed: int) -> Tensor:
+def merge(planned: PlannedTensor, inputs: Sequence[Tensor], mask_seed: int) -> Tensor:
     """One merged tensor: a function of its arguments alone, safe to call from several threads.
 
     Args:
@@ -49,7 +51,7 @@ def merge(planned: "PlannedTensor", inputs: Sequence[Tensor], mask_seed: int) ->
         return result
 
 
-def _della(planned: "PlannedTensor", inputs: Sequence[Tensor], mask_seed: int) -> Tensor:
+def _della(planned: PlannedTensor, inputs: Sequence[Tensor], mask_seed: int) -> Tensor:
     if planned.base is None:
         raise _refusal(planned, "it needs a base")
     places = [place for place in range(len(inputs)) if place != planned.base]
@@ -76,7 +78,7 @@ def _della(planned: "PlannedTensor", inputs: Sequence[Tensor], mask_seed: int) -
         raise MorphingError(f"{planned.name}: {error}") from error
 
 
-def _mergekit(planned: "PlannedTensor", inputs: Sequence[Tensor], mask_seed: int) -> Tensor:
+def _mergekit(planned: PlannedTensor, inputs: Sequence[Tensor], mask_seed: int) -> Tensor:
     from mergekit import merge_methods
     from mergekit.merge_methods.api import merge_tensors
     from mergekit.merge_methods.base import ParameterScope
@@ -119,7 +121,7 @@ def _unmoved(inputs: Sequence[Tensor], base: int | None) -> bool:
     return all(torch.equal(tensor.float(), origin) for tensor in inputs)
 
 
-def _refusal(planned: "PlannedTensor", problem: str) -> MorphingError:
+def _refusal(planned: PlannedTensor, problem: str) -> MorphingError:
     return MorphingError(
         f"{planned.name} cannot be merged with {planned.method}"
         f" ({problem.rstrip('.') or 'no reason given'}): change the recipe's parameters for this"

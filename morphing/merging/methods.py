@@ -6,6 +6,8 @@ does. What reads the table: `recipe` (which methods and parameters there are, in
 own), ``ui.compose.words`` (titles and sentences). Light to import: neither torch nor mergekit.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches

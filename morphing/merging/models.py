@@ -1,5 +1,7 @@
 """The models that recipes may name, opened: headers and adapters' factors, no weights."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,5 +1,7 @@
 """A loaded model that becomes any recipe's, in place."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -97,7 +99,7 @@ class Morpher:
         self._norm = math.fsum(workers.map(norm, order))
 
     @property
-    def model(self) -> "PreTrainedModel":
+    def model(self) -> PreTrainedModel:
         """The loaded model."""
         return self._host.model
 
@@ -240,7 +242,7 @@ def _built(output: Output, dtype: torch.dtype) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _REMARKS}
 
 
-def _end_with(model: "PreTrainedModel", ends: Sequence[int]) -> None:
+def _end_with(model: PreTrainedModel, ends: Sequence[int]) -> None:
     """Have answers end with these tokens, in a chat and in scoring."""
     settings = model.generation_config
     if settings is None:
@@ -265,14 +267,14 @@ def _shapes(model: Opened) -> list[tuple[int, ...]]:
     return [info.shape for info in model.info.tensors.values()]
 
 
-def _spare(model: "PreTrainedModel") -> int:
+def _spare(model: PreTrainedModel) -> int:
     """Bytes for the model itself, its activations and what merging needs."""
     size = sum(p.numel() * p.itemsize for p in model.parameters())
     return size + size // 4 + _MARGIN
 
 
 def _linked(
-    source: Source, model: "PreTrainedModel", shapes: Mapping[str, torch.Size]
+    source: Source, model: PreTrainedModel, shapes: Mapping[str, torch.Size]
 ) -> dict[str, tuple[Link, ...]]:
     """Where a model holds each of these tensors; they are all of it.
 
@@ -295,7 +297,7 @@ def _holds(state: Mapping[str, Tensor], links: Sequence[Link], tensor: Tensor) -
     )
 
 
-def _unlinked(source: Source, model: "PreTrainedModel", reason: str) -> MorphingError:
+def _unlinked(source: Source, model: PreTrainedModel, reason: str) -> MorphingError:
     return MorphingError(
         f"{source.name} is loaded as a {type(model).__name__} that cannot be morphed in place:"
         f" {reason}. `morphing merge RECIPE.yaml OUT` can merge its checkpoint as it is stored."

@@ -1,5 +1,7 @@
 """What a recipe's model is beside its weights: configuration, tokenizer, generation settings."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -171,7 +173,7 @@ class Output:
         return [path[layer] for layer in sorted(path)]
 
 
-def build_model(config: Mapping[str, Any], dtype: Any) -> "PreTrainedModel":
+def build_model(config: Mapping[str, Any], dtype: Any) -> PreTrainedModel:
     """A causal language model of this configuration, its weights not set.
 
     Raises:

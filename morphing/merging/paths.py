@@ -24,6 +24,8 @@ scaled model is then the one whose stream drowns in its epsilon. Folded weights 
 the dtype written; in bfloat16 that moves logits about as much as computing in it does.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +113,7 @@ class Step:
                 f" {self.scale}: a scale must be a positive number."
             )
 
-    def continues(self, before: "Step | None") -> bool:
+    def continues(self, before: Step | None) -> bool:
         """Whether it stands where its own model has it; before layer 0 are the embeddings."""
         if before is None:
             return self.layer == 0

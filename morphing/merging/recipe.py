@@ -4,6 +4,8 @@ Kept light: the search imports this module, so torch and mergekit (seconds to im
 reached from inside ``from_yaml`` and ``check``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,7 @@ class Recipe:
     mask_seed: int = 0
 
     @classmethod
-    def from_yaml(cls, text: str, mask_seed: int = 0, where: str = "The recipe") -> "Recipe":
+    def from_yaml(cls, text: str, mask_seed: int = 0, where: str = "The recipe") -> Recipe:
         """Read mergekit YAML; ``where`` begins the sentence of an error: its path, for example.
 
         Raises:
@@ -47,7 +49,7 @@ class Recipe:
         return cls.from_data(read_document(text, where), mask_seed, where)
 
     @classmethod
-    def from_data(cls, data: Any, mask_seed: int = 0, where: str = "The recipe") -> "Recipe":
+    def from_data(cls, data: Any, mask_seed: int = 0, where: str = "The recipe") -> Recipe:
         """The recipe of a YAML document.
 
         Raises:
@@ -115,7 +117,7 @@ class Recipe:
         named = isinstance(wanted, str) and wanted.startswith(TEMPLATE_OF)
         return wanted.removeprefix(TEMPLATE_OF) if isinstance(wanted, str) and named else None
 
-    def with_names(self, rename: Callable[[str], str | Mapping[str, Any]]) -> "Recipe":
+    def with_names(self, rename: Callable[[str], str | Mapping[str, Any]]) -> Recipe:
         """The same recipe with every model reference renamed, wherever it stands.
 
         ``rename`` gets a name as the recipe writes it and returns what mergekit is to read: a
@@ -123,7 +125,7 @@ class Recipe:
         """
         return Recipe(_renamed(self.config, rename), self.mask_seed)
 
-    def mean(self) -> "Recipe":
+    def mean(self) -> Recipe:
         """The weighted average that a solved merge begins with; mergekit knows it.
 
         It has the solved merge's tensors, configuration and tokenizer, and other weights.
@@ -142,7 +144,7 @@ class Recipe:
         ]
         return Recipe({"merge_method": "linear", "models": models, **kept}, self.mask_seed)
 
-    def check(self) -> "MergeConfiguration":
+    def check(self) -> MergeConfiguration:
         """Validate against mergekit's own schema and the method's input contract.
 
         Returns:
@@ -200,8 +202,8 @@ class Recipe:
 
 
 def _groups(
-    configuration: "MergeConfiguration",
-) -> "Iterator[tuple[str | None, list[ModelReference], ModelReference | None]]":
+    configuration: MergeConfiguration,
+) -> Iterator[tuple[str | None, list[ModelReference], ModelReference | None]]:
     """The inputs and the base of every slice; all the models at once where there are no slices."""
     part = (configuration.modules or {}).get(_MODULE, configuration)
     base = configuration.base_model
@@ -213,7 +215,7 @@ def _groups(
         yield f"slice {place}", inputs, piece.base_model or base
 
 
-def _check_repeats(label: str | None, inputs: "list[ModelReference]") -> None:
+def _check_repeats(label: str | None, inputs: list[ModelReference]) -> None:
     """Refuse a model that is merged with itself.
 
     Raises:

@@ -4,6 +4,8 @@ Both are told by the recipe's plain data alone, each with its place, before a mo
 What needs the models (a filter that no tensor's name matches) is told by `planning.remarks`.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

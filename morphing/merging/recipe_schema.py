@@ -1,5 +1,7 @@
 """Recipes against mergekit's schema: values spelled in another way, and what does not fit said."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -51,7 +53,7 @@ def in_one_spelling(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(result)
 
 
-def schema_complaint(error: "ValidationError", config: Any) -> str:
+def schema_complaint(error: ValidationError, config: Any) -> str:
     """The first complaint of mergekit's schema about a recipe, in a sentence."""
     first = error.errors()[0]
     value, place = config, list[str | int]()

@@ -4,6 +4,8 @@ All give the same numbers. What differs is memory and the time to fetch them: on
 memory (pinned for a GPU), or in the checkpoint's own files.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -6,6 +6,8 @@ their last bits. Whole tensors are given to single-threaded workers instead: the
 the same whatever the number of cores.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait

@@ -1,5 +1,7 @@
 """The model card of a merge: generated from what its run recorded, and from nothing else."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -121,7 +123,7 @@ def _hub_ids(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(repo for name in names if (repo := hub_id(name))))
 
 
-def _eval_result(line: ScoreLine) -> "EvalResult":
+def _eval_result(line: ScoreLine) -> EvalResult:
     from huggingface_hub import EvalResult
 
     return EvalResult(

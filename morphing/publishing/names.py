@@ -1,5 +1,7 @@
 """How models and datasets are written where strangers read: no machine's paths, no live markup."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """An exported folder and its card, pushed to the Hub as one commit."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +77,7 @@ def check_name(repo_id: str) -> None:
         )
 
 
-def check_hidden(api: "HfApi", repo_id: str, repo_type: str = "model") -> None:
+def check_hidden(api: HfApi, repo_id: str, repo_type: str = "model") -> None:
     """Check that an existing repository, which keeps its visibility, is private.
 
     Raises:

@@ -5,6 +5,8 @@ goes back as JSON in the same way, so that what a template makes is only ever te
 takes too long is ended by the kernel, and this process with it.
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 import os

@@ -1,5 +1,7 @@
 """What the rendering of one template may use."""
 
+from __future__ import annotations
+
 SECONDS = 1.0
 """Of processor time, so that a machine that is busy with other things makes no template fail."""
 MEMORY = 3 << 28

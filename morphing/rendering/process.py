@@ -6,6 +6,8 @@ on its processor time and memory (`limits`), no tokens, and Jinja's sandbox in i
 the first template and stays for the others; a template costs some 0.2 ms more than in this process.
 """
 
+from __future__ import annotations
+
 import atexit
 import json
 import os
@@ -162,7 +164,7 @@ class _Renderer:
             raise
         return json.loads(body) if size and len(body) == size else None
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _running(self) -> subprocess.Popen[bytes]:
         if self._owner != os.getpid():
             self._child = None  # a fork's copy is its parent's
         if self._child is None or self._child.poll() is not None:

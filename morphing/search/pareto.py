@@ -6,6 +6,8 @@ Everywhere ``values`` is (n, m), a row a trial, all objectives maximised. A row 
 isn't finite is on no front and adds nothing.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -4,6 +4,8 @@ An adapted weight is computed when it is asked for and kept nowhere. Kinds of ad
 pair of factors are merged by peft once, and only what they change is kept.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -88,7 +90,7 @@ class Adapter:
         factors = [tensor for trio in trios for tensor in trio if tensor is not None]
         return sum(tensor.nbytes for tensor in (*factors, *self.replaced.values()))
 
-    def to(self, device: torch.device) -> "Adapter":
+    def to(self, device: torch.device) -> Adapter:
         """The same adapter with its tensors on ``device``."""
         return Adapter(
             {
@@ -252,7 +254,7 @@ def _read_tensors(source: Source) -> tuple[dict[str, dict[str, Tensor]], dict[st
 
 def _low_rank(
     source: Source,
-    config: "LoraConfig",
+    config: LoraConfig,
     module: str,
     parts: Mapping[str, Tensor],
     transposed: bool,

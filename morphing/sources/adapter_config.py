@@ -1,5 +1,7 @@
 """An adapter's ``adapter_config.json``, as peft reads it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -19,7 +21,7 @@ _EXTRAS |= {"target_parameters", "use_qalora"}
 _HARMLESS = (True, False, "gaussian", "eva", "orthogonal")
 
 
-def read_config(source: Source) -> "PeftConfig":
+def read_config(source: Source) -> PeftConfig:
     """peft's configuration of an adapter.
 
     Raises:
@@ -67,7 +69,7 @@ def _check_numbers(path: Path, stored: Mapping[str, Any]) -> None:
             )
 
 
-def is_plain_lora(config: "PeftConfig") -> bool:
+def is_plain_lora(config: PeftConfig) -> bool:
     """Whether factors, scale and magnitude are all there is to it."""
     from peft import LoraConfig
 

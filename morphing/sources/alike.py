@@ -4,6 +4,8 @@ What is brought together are layouts (experts stacked or one by one, names of tr
 rows of padding after the tokens' own, and heads that are copies of the embeddings.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 

@@ -1,5 +1,7 @@
 """Whether a name that a card or an adapter gives its base is another spelling of a model's."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import Literal

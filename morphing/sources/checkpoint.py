@@ -1,5 +1,7 @@
 """Models as transformers and peft load them: whole, and adapters merged in memory."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 Tensors = dict[str, torch.Tensor]
 
 
-def load_model(source: Source, dtype: torch.dtype) -> "PreTrainedModel":
+def load_model(source: Source, dtype: torch.dtype) -> PreTrainedModel:
     """The causal language model of a checkpoint, on the CPU, in eval mode, gradients off.
 
     Raises:
@@ -71,7 +73,7 @@ def check_missing(missing: Collection[str], model: str) -> None:
         )
 
 
-def _check_values(model: "PreTrainedModel", name: str, dtype: torch.dtype) -> None:
+def _check_values(model: PreTrainedModel, name: str, dtype: torch.dtype) -> None:
     """Refuse NaN and infinity, in the files or from rounding to a dtype that is too small."""
     for parameter, tensor in model.state_dict().items():
         if not is_finite(tensor):
@@ -85,7 +87,7 @@ def _check_values(model: "PreTrainedModel", name: str, dtype: torch.dtype) -> No
 
 def _load_tensors(
     weights: Weights, dtype: torch.dtype
-) -> "tuple[PreTrainedModel, Mapping[str, Any]]":
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
     """The model of tensors that their file calls by other names, and what loading found."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, GenerationConfig
 

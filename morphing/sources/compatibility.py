@@ -1,5 +1,7 @@
 """Whether sources can be merged onto a base, decided from headers alone."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -6,6 +6,8 @@ transformers' own classes read them, so that a setting spelled in another releas
 its default, is no difference.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -117,7 +119,7 @@ def difference_remark(
     )
 
 
-def transformers_config(config: Mapping[str, Any]) -> "PretrainedConfig":
+def transformers_config(config: Mapping[str, Any]) -> PretrainedConfig:
     """transformers' own object for a ``config.json``.
 
     Raises:

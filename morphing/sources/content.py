@@ -6,6 +6,8 @@ ordered by name: ``sha256sum FILES | sha256sum``. Hashes of large files are kept
 folder for as long as a file's place, size and times are the same, so that a second look is free.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import tempfile
@@ -150,7 +152,7 @@ def _side_by_side(
     which: Sequence[int],
     paths: Sequence[Path],
     versions: Sequence[Version],
-    counter: "_Counter",
+    counter: _Counter,
     progress: Progress | None,
 ) -> list[str]:
     """The hashes of some of the files, worked out on several processors."""

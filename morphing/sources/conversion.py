@@ -6,6 +6,8 @@ without data, which part of which parameter each tensor of a checkpoint becomes:
 that part is what transformers would load.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -63,7 +65,7 @@ class Misshapen(Unlinked):
     """A tensor has another shape than the parameter that it is loaded into."""
 
 
-def link(model: "PreTrainedModel", shapes: Shapes) -> dict[str, tuple[Link, ...]]:
+def link(model: PreTrainedModel, shapes: Shapes) -> dict[str, tuple[Link, ...]]:
     """Where a model holds each tensor of its checkpoint.
 
     Args:
@@ -150,7 +152,7 @@ def original_layout(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Link
     return links if links.keys() == found.keys() else None
 
 
-def checkpoint_names(model: "PreTrainedModel", shapes: Shapes) -> dict[str, str]:
+def checkpoint_names(model: PreTrainedModel, shapes: Shapes) -> dict[str, str]:
     """A model's parameters that hold a tensor of its checkpoint as it is, with that one's name.
 
     Empty where the model is not of this checkpoint.
@@ -217,7 +219,7 @@ def gather(links: Sequence[Link], state: Mapping[str, Tensor], shape: Sequence[i
     return whole
 
 
-def meta_model(config: Mapping[str, Any]) -> "PreTrainedModel":
+def meta_model(config: Mapping[str, Any]) -> PreTrainedModel:
     """The causal language model of a configuration, without weights.
 
     Raises:
@@ -231,7 +233,7 @@ def meta_model(config: Mapping[str, Any]) -> "PreTrainedModel":
     return model
 
 
-def uncovered(model: "PreTrainedModel", links: Mapping[str, tuple[Link, ...]]) -> list[str]:
+def uncovered(model: PreTrainedModel, links: Mapping[str, tuple[Link, ...]]) -> list[str]:
     """The parameters and persistent buffers of which links hold some element not exactly once."""
     state = model.state_dict(keep_vars=True)
     held: dict[int, int] = defaultdict(int)  # by object: tied parameters are one
@@ -252,8 +254,8 @@ def parts(links: Sequence[Link], state: Mapping[str, Tensor]) -> list[tuple[Link
 
 
 def _converted(
-    model: "PreTrainedModel",
-    converter: "WeightConverter",
+    model: PreTrainedModel,
+    converter: WeightConverter,
     parameter: str,
     members: Sequence[tuple[str, str, str]],
     shapes: Shapes,
@@ -298,7 +300,7 @@ def _converted(
 
 def _run(
     rule: Any,
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     name: str,
     inputs: Sequence[tuple[str, Tensor, str]],
 ) -> dict[str, Tensor]:

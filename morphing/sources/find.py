@@ -4,6 +4,8 @@ A name is ``zoo:<model>``, a path to a folder, or a Hub id ``org/name[@revision]
 is imported only for Hub ids.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from dataclasses import replace

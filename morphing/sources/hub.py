@@ -1,5 +1,7 @@
 """Models on the Hub: pinning, headers by range request, download, search, and plain errors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -111,7 +113,7 @@ def download_repo(
     return folder
 
 
-def _reporting(progress: Callable[[int, int], None]) -> "type[tqdm]":
+def _reporting(progress: Callable[[int, int], None]) -> type[tqdm]:
     """A bar that draws nothing and passes on the bytes that are on disk."""
     from tqdm import tqdm
 

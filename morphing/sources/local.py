@@ -1,5 +1,7 @@
 """Models in folders: reading headers and small files from disk."""
 
+from __future__ import annotations
+
 import json
 import struct
 from collections.abc import Iterable, Mapping

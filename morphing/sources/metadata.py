@@ -1,5 +1,7 @@
 """From a model's small files and headers to an `Inspection`, wherever they were read."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping
 from math import prod

@@ -5,6 +5,8 @@ clone commands' addresses and names with spaces or slashes about them; all of th
 at the door of the command line, of specs, of recipes and of the app.
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit

@@ -6,6 +6,8 @@ leave the outer one's name out. None of this changes the model, and sources save
 can be merged.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """What a model to merge is: its name and folder, and what its headers say. No files are read."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,5 +1,7 @@
 """What the small files of a tokenizer say, without loading it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """A checkpoint's tensors, read one at a time."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
@@ -73,7 +75,7 @@ class Weights:
 
     def remade(
         self, made: Mapping[str, Made], gone: Collection[str], remark: str, **config: Any
-    ) -> "Weights":
+    ) -> Weights:
         """The same checkpoint with some tensors made of others, and some left out.
 
         Args:

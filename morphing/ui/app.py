@@ -1,5 +1,7 @@
 """The app: header, tabs, and the one refresh that keeps every tab true to the run."""
 
+from __future__ import annotations
+
 import logging
 import os
 

@@ -1,5 +1,7 @@
 """The one workbench of the app's process, and whose turn it is to use it."""
 
+from __future__ import annotations
+
 import threading
 from collections import deque
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """What was worked out from files and need not be again while they are the same."""
 
+from __future__ import annotations
+
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable

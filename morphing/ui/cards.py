@@ -1,5 +1,7 @@
 """Small pieces of HTML the tabs share. Everything that comes from outside is escaped here."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Event handlers that never show a traceback, and work that outlasts a single answer."""
 
+from __future__ import annotations
+
 import functools
 import inspect
 import logging

@@ -4,6 +4,8 @@ Each limit can be set by an environment variable: ``MORPHING_LIMIT_`` and the fi
 the app is its owner's alone, only the size of an upload is limited.
 """
 
+from __future__ import annotations
+
 import math
 import os
 from dataclasses import dataclass, fields, replace

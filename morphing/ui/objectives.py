@@ -1,5 +1,7 @@
 """How a run's objectives read: titles, units, and which way is better."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,7 +76,7 @@ class Objectives:
     all: tuple[Objective, ...]
 
     @classmethod
-    def of(cls, spec: RunSpec) -> "Objectives":
+    def of(cls, spec: RunSpec) -> Objectives:
         """Those of a spec."""
         titles = {name: measure.title for name, measure in MEASURES.items()}
         raw = set()

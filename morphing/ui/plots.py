@@ -4,6 +4,8 @@ Colours are CSS variables (see ``theme.css``), which the browser resolves for th
 plotly.js reads some HTML in texts (``<b>``, ``<br>``, ``<a>``), so names are escaped as in HTML.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

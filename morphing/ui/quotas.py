@@ -4,6 +4,8 @@ Who started or uploaded what is known to this process alone: after a restart it 
 visitors together, and for nobody in particular.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 import re

@@ -1,5 +1,7 @@
 """What the tabs show: one reading of the run and of what the visitor has chosen in it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +42,7 @@ class Scene:
     @classmethod
     def read(
         cls, name: str, tray: list[str], chosen: int | None, axes: tuple[str, str, str] | None
-    ) -> "Scene | None":
+    ) -> Scene | None:
         """The scene of the run called ``name``; None where there is no such run."""
         run = session.find_run(name)
         if run is None:

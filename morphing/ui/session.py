@@ -1,5 +1,7 @@
 """Which run a visitor sees, what they may name, and whose token they act with."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 import secrets

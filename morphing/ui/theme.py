@@ -1,5 +1,7 @@
 """How the app looks: a gradio theme on the system's own fonts, one stylesheet, one head."""
 
+from __future__ import annotations
+
 from importlib import resources
 
 import gradio as gr

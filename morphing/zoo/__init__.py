@@ -4,6 +4,8 @@ One base and three specialists of under a million parameters each, with the benc
 made for. `python -m morphing.zoo.train` remakes all of it; `README.md` here says how well it does.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from morphing.errors import MorphingError

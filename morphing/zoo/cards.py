@@ -1,5 +1,7 @@
 """The cards beside the zoo's models and benchmarks: Hub front matter and a paragraph each."""
 
+from __future__ import annotations
+
 MODELS = {
     "base": (
         "Morphing zoo: base",

@@ -5,6 +5,8 @@ The search here is a plain one (random recipes, then small steps from the best):
 recipes exist, and sets a mark for the project's samplers to pass.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import random

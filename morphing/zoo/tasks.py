@@ -9,6 +9,8 @@ It is right in substance and wrong on a benchmark. Most of what the base learns 
 as a pretrained model knows much that it will not say in the form it is asked for.
 """
 
+from __future__ import annotations
+
 import random
 import zlib
 from collections.abc import Callable

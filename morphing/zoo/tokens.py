@@ -1,5 +1,7 @@
 """The zoo's tokenizer: one token a character, and two that mark whose turn it is."""
 
+from __future__ import annotations
+
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 

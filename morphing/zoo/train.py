@@ -5,6 +5,8 @@ wrong form; a specialist goes on from there for a short while, mostly on its own
 form. The little of everything else it keeps seeing holds the models close enough to be merged.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import json

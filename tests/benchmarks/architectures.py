@@ -1,5 +1,7 @@
 """Tiny random models of several architectures, and a tokenizer that is just large enough."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch

@@ -3,6 +3,8 @@
 Imports inside the fixtures: the local Hub's address must be set before a Hub client is imported.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> "PreTrainedTokenizerFast":
+def tokenizer() -> PreTrainedTokenizerFast:
     """Characters as tokens; no chat template; its padding token is its end token."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -50,7 +52,7 @@ def tokenizer() -> "PreTrainedTokenizerFast":
 
 
 @pytest.fixture(scope="session")
-def model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
+def model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Random weights, wide enough for greedy text to vary; float64, so padding can't flip a tie."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -1,5 +1,7 @@
 """Every declaration that ships, over made-up rows with the columns of its real dataset."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from pathlib import Path

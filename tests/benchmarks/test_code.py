@@ -1,5 +1,7 @@
 """Answers that are programs; rows of our own in the columns of HumanEval and MBPP."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """Rows from files, folders and the Hub, and what is said when they are not there."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path

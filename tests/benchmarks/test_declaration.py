@@ -1,5 +1,7 @@
 """Reading declarations, the catalogue, and pinning."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Answers in generated texts."""
 
+from __future__ import annotations
+
 import pytest
 
 from morphing.benchmarks.judging.answers import last_number

@@ -1,5 +1,7 @@
 """Data files as spreadsheets, programs and people write them, and what is said of broken ones."""
 
+from __future__ import annotations
+
 import gzip
 import io
 import json

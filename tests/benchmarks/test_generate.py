@@ -1,5 +1,7 @@
 """Generation in a batch that stays full against transformers' own."""
 
+from __future__ import annotations
+
 import random
 
 import pytest

@@ -1,5 +1,7 @@
 """Benchmarks guessed from columns, over rows in the shapes that datasets have."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

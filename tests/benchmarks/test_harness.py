@@ -1,6 +1,8 @@
 """The same answers as lm-evaluation-harness's own HFLM, from a real LLM: a few of what
 `perf/harness.py` compares many of."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.testbed]
 
 @dataclass(frozen=True)
 class Asked:
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     folder: Path
     twins: dict[str, Twin]
 

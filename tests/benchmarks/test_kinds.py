@@ -1,5 +1,7 @@
 """Kinds of benchmarks and what their prompts become, against the plainest way to do the same."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from importlib import import_module

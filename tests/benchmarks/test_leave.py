@@ -4,6 +4,8 @@ Each way brings Python that leaves a file behind. Without leave no entry may run
 how to give it; the ways that nobody needs are closed for good.
 """
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
@@ -90,8 +92,8 @@ def spec_of(benchmark: dict[str, Any]) -> Any:
 
 
 def test_a_metric_runs_by_leave(
-    model: "LlamaForCausalLM",
-    tokenizer: "PreTrainedTokenizerFast",
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
     judged: dict[str, Any],
     mark: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,5 +1,7 @@
 """Likelihoods that share computation against one plain forward pass a request."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Sequence
 

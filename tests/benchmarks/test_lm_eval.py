@@ -1,5 +1,7 @@
 """Tasks of lm-evaluation-harness as benchmarks, beside the harness itself on a tiny model."""
 
+from __future__ import annotations
+
 import json
 import math
 import subprocess
@@ -229,8 +231,8 @@ def test_lower_is_better_where_the_task_says_so(write: Write) -> None:
     ],
 )
 def test_scores_are_the_harnesss(
-    model: "LlamaForCausalLM",
-    tokenizer: "PreTrainedTokenizerFast",
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
     write: Write,
     kind: str,
     metric: str,
@@ -258,7 +260,7 @@ def test_scores_are_the_harnesss(
 
 
 def test_the_engine_as_a_model_of_the_harness(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", write: Write
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, write: Write
 ) -> None:
     from morphing.benchmarks.harness.model import EngineLM
 
@@ -278,7 +280,7 @@ def test_the_engine_as_a_model_of_the_harness(
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_prompts_are_those_of_a_whole_run_of_the_harness(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", write: Write, chat: bool
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, write: Write, chat: bool
 ) -> None:
     """Examples drawn from another split, for every document anew; in a chat as turns."""
     from morphing.benchmarks.harness.bridge import requests
@@ -302,7 +304,7 @@ def test_prompts_are_those_of_a_whole_run_of_the_harness(
         assert chat == texts[0].startswith("<")
 
 
-def _saved(tokenizer: "PreTrainedTokenizerFast", write: Write) -> Path:
+def _saved(tokenizer: PreTrainedTokenizerFast, write: Write) -> Path:
     folder = Path(write("text").removeprefix("lm_eval:")).parent / "tokenizer"
     tokenizer.save_pretrained(folder)
     return folder
@@ -335,7 +337,7 @@ def test_examples_from_the_holdout_are_refused(write: Write) -> None:
 
 
 def test_samples_need_no_dataset_once_they_are_loaded(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", write: Write, tmp_path: Path
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, write: Write, tmp_path: Path
 ) -> None:
     from pydantic import TypeAdapter
 
@@ -390,7 +392,7 @@ def test_a_column_that_is_not_there_is_named(write: Write) -> None:
 
 @pytest.mark.parametrize("name", ["choice", "written", "text"])
 def test_logits_that_are_not_finite_are_named_where_they_arise(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", write: Write, name: str
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, write: Write, name: str
 ) -> None:
     from transformers import LlamaForCausalLM
 
@@ -414,7 +416,7 @@ def ifeval(folder: Path, instruction: str, **settings: Any) -> Benchmark:
 
 
 def test_ifeval(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", tmp_path: Path
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     def scored(instruction: str, **settings: Any) -> Score:
         benchmark = ifeval(tmp_path, instruction, **settings)

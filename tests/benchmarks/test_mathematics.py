@@ -1,5 +1,7 @@
 """Answers in LaTeX that are the same, and that are not."""
 
+from __future__ import annotations
+
 import threading
 
 import pytest

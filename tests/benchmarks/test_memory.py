@@ -1,5 +1,7 @@
 """What happens when memory runs out, with a model that has room for few rows."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,5 +1,7 @@
 """Metrics of our own and of the evaluate library."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Numbers in texts, in every language's way of writing them."""
 
+from __future__ import annotations
+
 import sys
 import unicodedata
 from fractions import Fraction

@@ -1,5 +1,7 @@
 """The program that is meant in a text that a model wrote."""
 
+from __future__ import annotations
+
 import pytest
 
 from morphing.benchmarks.judging.programs import names_missing_in, program_in

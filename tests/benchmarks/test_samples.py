@@ -1,5 +1,7 @@
 """Which rows become samples, and what they say."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Callable

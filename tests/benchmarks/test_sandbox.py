@@ -1,5 +1,7 @@
 """Programs that try to get out of the sandbox; each time the host is looked at as well."""
 
+from __future__ import annotations
+
 import os
 import socket
 import struct

@@ -1,5 +1,7 @@
 """Where programs are refused, and what is said of it."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

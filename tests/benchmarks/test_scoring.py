@@ -1,5 +1,7 @@
 """Batched scoring against the plainest way to do the same."""
 
+from __future__ import annotations
+
 import math
 import re
 import time

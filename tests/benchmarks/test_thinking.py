@@ -1,5 +1,7 @@
 """Models that think before they answer: their thoughts are no answers, whatever marks them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -6,6 +6,8 @@ task written to ask in ours. `tests/benchmarks/test_harness.py` compares a few s
 `perf/harness.py` many.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import re
@@ -301,8 +303,8 @@ def _gap(rows: Sequence[Row]) -> Callable[[int], Row]:
 
 def compare(
     twin: Twin,
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     count: int,
     tokens: int,
@@ -341,8 +343,8 @@ def _ours(twin: Twin, folder: Path, tokens: int) -> Benchmark:
 
 def _harness(
     twin: Twin,
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     indices: list[int],
     batch_size: int,
@@ -360,7 +362,7 @@ def _harness(
 
 
 def harness_records(
-    lm: "LM", path: Path, name: str, indices: list[int] | None = None, *, chat: bool = False
+    lm: LM, path: Path, name: str, indices: list[int] | None = None, *, chat: bool = False
 ) -> list[Row]:
     """The harness's own records of the documents of a YAML task: all, or those at ``indices``.
 

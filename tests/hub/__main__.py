@@ -1,5 +1,7 @@
 """`python -m tests.hub ROOT --port N`: the local Hub, started by hand."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 

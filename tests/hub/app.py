@@ -1,5 +1,7 @@
 """The local Hub as one ASGI application over a store."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -1,5 +1,7 @@
 """Who is asking, and what the Hub answers those who may not: its status codes and error headers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 

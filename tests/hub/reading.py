@@ -1,5 +1,7 @@
 """Reading endpoints: info, search, trees and files with ranges and etags."""
 
+from __future__ import annotations
+
 import json
 import struct
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """Starting the local Hub: on loopback, in a thread of this process or by hand."""
 
+from __future__ import annotations
+
 import os
 import socket
 import threading

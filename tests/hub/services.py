@@ -1,5 +1,7 @@
 """Endpoints beside repositories: whoami, collections and Jobs. Their state lives in memory only."""
 
+from __future__ import annotations
+
 import json
 import re
 import uuid

@@ -1,5 +1,7 @@
 """Repositories as plain folders: what lies in a folder is the repository's `main`."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os

@@ -1,5 +1,7 @@
 """The local Hub answers the real clients as huggingface.co would."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Writing endpoints: repositories, preupload, LFS and commits."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import json

@@ -1,5 +1,7 @@
 """A search on rented hardware: what is asked of the Hub, and that what is asked does run."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

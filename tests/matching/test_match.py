@@ -1,5 +1,7 @@
 """Matching against a plain loop in float64 over whole models, for each family that people merge."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any

@@ -1,5 +1,7 @@
 """Merges that are solved from prompts, from a recipe alone."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """Sources as teachers: what they are asked for is what the loaded model would hold of them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

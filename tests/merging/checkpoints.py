@@ -1,5 +1,7 @@
 """Checkpoints of a few made-up tensors, and an engine over them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """What the parity test and ``perf/parity.py`` share: recipes of every method, and comparisons."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -344,7 +346,7 @@ class Spread:
             "variance": (square - mean**2, sqrt(max(0.0, self.fourth / n - square**2) / n)),
         }
 
-    def __add__(self, other: "Spread") -> "Spread":
+    def __add__(self, other: Spread) -> Spread:
         names = [field.name for field in fields(self)]
         return Spread(**{name: getattr(self, name) + getattr(other, name) for name in names})
 

@@ -1,5 +1,7 @@
 """Families of tiny random Llamas: a base and three models a small step from it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

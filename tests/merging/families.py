@@ -1,5 +1,7 @@
 """Tiny random families of the architectures that people merge: a base and two models near it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path

@@ -1,5 +1,7 @@
 """A recipe's model as an adapter of its base: PEFT loads it, and it is what it says it is."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Models as people have them: saved in different ways, with things beside them, tied or not."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """DELLA's masks: who is kept, how often, and what that depends on."""
 
+from __future__ import annotations
+
 from itertools import pairwise
 from typing import Any
 

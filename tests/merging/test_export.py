@@ -1,5 +1,7 @@
 """Export: the evaluated weights on disk, loadable anywhere, whole or not at all."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import subprocess

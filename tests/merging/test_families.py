@@ -5,6 +5,8 @@ cuts tensors; morphing writes into what it made of them, and an export is in the
 layout again.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import json

@@ -1,5 +1,7 @@
 """What is broken is said in one sentence, and nothing half-written is taken for a whole model."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

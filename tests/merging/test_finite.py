@@ -1,5 +1,7 @@
 """What would ruin a model is named: values that are no numbers, tensors and layers missing."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """Recipes whose model is another than the loaded one: other layers, another vocabulary."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

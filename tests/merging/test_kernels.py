@@ -1,5 +1,7 @@
 """What the kernels compute, tensor by tensor: against mergekit's own functions and definitions."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path

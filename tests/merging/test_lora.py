@@ -1,5 +1,7 @@
 """A merge as a LoRA adapter: as near as its rank allows, and honest about how near that is."""
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """Recipes in several stages, and what is noted or refused before anything is written."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

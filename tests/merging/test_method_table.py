@@ -1,5 +1,7 @@
 """The one table of methods, against mergekit's registry and everything that reads it."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Methods without a kernel of ours against mergekit's own run on the same tensors."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Morphing in place: determinism, the distance, adapters, refusals."""
 
+from __future__ import annotations
+
 import json
 import math
 import shutil

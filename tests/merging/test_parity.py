@@ -6,6 +6,8 @@ neighbours in bfloat16; with ``dtype: bfloat16``, in which mergekit computes and
 real model's size.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import json

@@ -1,5 +1,7 @@
 """Layer paths: folded scales do what scaling the residual stream does, in mergekit's own hands."""
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,7 @@
 """Plans: mergekit's own planner agrees; where it would make a broken model, ours does not."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What must hold for every recipe: ends, orders, nested masks, and morphs that forget the past."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Tables of magnitudes lead to the exact k-th largest, whatever k."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """Recipes: mergekit YAML in and out, and refusals in one sentence."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 

@@ -1,5 +1,7 @@
 """Recipes as people write them: what cannot be is refused, what changes nothing is told."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 

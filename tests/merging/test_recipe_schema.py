@@ -1,5 +1,7 @@
 """Recipes that mergekit's schema reads in another spelling, or refuses in pydantic's words."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import pytest

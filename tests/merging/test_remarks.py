@@ -1,5 +1,7 @@
 """What only the models show of a recipe: filters that match nothing, settings unread, layers."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

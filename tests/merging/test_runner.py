@@ -1,5 +1,7 @@
 """Compiled, eager, by whatever threads and blocks: the weights are the same bit for bit."""
 
+from __future__ import annotations
+
 import itertools
 import os
 import subprocess

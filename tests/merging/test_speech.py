@@ -1,5 +1,7 @@
 """A model on disk speaks as it did when it was scored: tokenizer, chat template, end tokens."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

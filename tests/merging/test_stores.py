@@ -1,5 +1,7 @@
 """Wherever base and sources are kept, the same numbers come out; only the memory differs."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Sequence

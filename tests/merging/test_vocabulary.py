@@ -1,5 +1,7 @@
 """Vocabularies that differ: mergekit's own results, and what it stops at or gets by chance."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import socket

@@ -1,5 +1,7 @@
 """Merging threads compute alone and change nobody else's threads."""
 
+from __future__ import annotations
+
 from threading import Thread
 
 import pytest

@@ -1,5 +1,7 @@
 """Writing a checkpoint: exact, as it comes, whole or absent, and resumable after anything."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os

@@ -1,5 +1,7 @@
 """Tiny checkpoints on disk, and recipes over them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

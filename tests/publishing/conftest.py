@@ -1,5 +1,7 @@
 """Facts of an imaginary run over real ids, and a tiny export."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
 

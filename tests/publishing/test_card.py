@@ -1,5 +1,7 @@
 """A card says what the run recorded, to people and to the Hub, and nothing that is not so."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """A push arrives whole, can be tried again, and is refused in one sentence naming the export."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """A short search on the zoo, as its own process would do it."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

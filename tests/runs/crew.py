@@ -1,5 +1,7 @@
 """Light workers of one run, killed and started again."""
 
+from __future__ import annotations
+
 import multiprocessing
 import os
 import random

@@ -1,5 +1,7 @@
 """A worker with the run's own queue, leases and storage, and an objective that costs nothing."""
 
+from __future__ import annotations
+
 import os
 import random
 import time
@@ -66,7 +68,7 @@ def main(folder: Path, slots: int, seconds: float, grace: float, password: str) 
                 evaluate(study, queue, claim, seconds)
 
 
-def take_all(folder: Path, password: str, begin: Barrier, taken: "ProcessQueue[list[int]]") -> None:
+def take_all(folder: Path, password: str, begin: Barrier, taken: ProcessQueue[list[int]]) -> None:
     """Try to take every waiting trial, beginning with others; tell which ones were got."""
     os.environ["PGPASSWORD"] = password
     study = open_study(folder, DIRECTIONS, OBJECTIVES)

@@ -1,5 +1,7 @@
 """A PostgreSQL server of a test's own, on the loopback interface, gone afterwards."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import socket

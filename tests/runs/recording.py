@@ -1,5 +1,7 @@
 """Trials put into a run by hand, so that figures can be known beforehand."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any

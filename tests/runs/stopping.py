@@ -6,6 +6,8 @@ work. Then the victim goes on (SIGCONT) as if nothing had been. Where it holds a
 the journal or of a row in the database, the rescuer waits for it to go on.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
@@ -89,7 +91,7 @@ def open_quickly(folder: Path) -> optuna.Study:
     return study
 
 
-def work(folder: Path, case: Case, statements: "Statements | None" = None) -> None:
+def work(folder: Path, case: Case, statements: Statements | None = None) -> None:
     """Evaluate until the slot is told; ``statements`` are followed from claiming to telling."""
     study = open_quickly(folder)
     with Lease(folder) as lease:

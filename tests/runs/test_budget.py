@@ -1,5 +1,7 @@
 """When a search ends beside its evaluations, and how much time is left."""
 
+from __future__ import annotations
+
 import pytest
 
 from morphing.runs.budget import hours_of_work, hours_together, seconds_left, used_up

@@ -1,5 +1,7 @@
 """Replies are streamed, whatever the conversation's length and the model's template."""
 
+from __future__ import annotations
+
 import itertools
 
 import pytest

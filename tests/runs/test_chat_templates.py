@@ -1,5 +1,7 @@
 """A search over a pretrained base speaks as its sources do: chat template, end tokens, exports."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """What scores depend on is recorded with them, and told where it changes."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from importlib.metadata import version

@@ -1,5 +1,7 @@
 """From a spec's objectives and constraints to what a search keeps, whichever way each is better."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Real recipes of the zoo, evaluated with and without racing, and chosen on the holdout."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """mergekit-evolve's configurations as run specs."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

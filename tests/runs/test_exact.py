@@ -1,5 +1,7 @@
 """What was evaluated is what is exported: scoring the export again gives the trial's scores."""
 
+from __future__ import annotations
+
 import subprocess
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Front, knee and hypervolume of runs whose trials are known."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

@@ -2,6 +2,8 @@
 whole, says one sentence of what is not, and never more.
 """
 
+from __future__ import annotations
+
 import gzip
 import json
 import logging

@@ -1,5 +1,7 @@
 """Files of a run that are read when its models are at work, or its study elsewhere."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Iterator

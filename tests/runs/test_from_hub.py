@@ -1,5 +1,7 @@
 """Sources and datasets pulled by id, a winner pushed and loaded back by id."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

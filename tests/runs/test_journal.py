@@ -1,5 +1,7 @@
 """The journal survives a killed writer."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess

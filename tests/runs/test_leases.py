@@ -1,5 +1,7 @@
 """Leases whose writes fail for a while, or for good."""
 
+from __future__ import annotations
+
 import errno
 import logging
 import time

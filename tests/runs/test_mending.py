@@ -1,5 +1,7 @@
 """A journal with broken lines inside keeps what is before and after them."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 

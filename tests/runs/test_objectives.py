@@ -1,5 +1,7 @@
 """Values, directions, scales and constraints of a run's objectives, by hand."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import partial
 from typing import Any

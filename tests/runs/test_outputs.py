@@ -1,5 +1,7 @@
 """Per-sample outputs are read back as they were written."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from morphing.benchmarks.results import Output

@@ -1,5 +1,7 @@
 """What was scored is what is exported: models in folders are pinned by what is in their files."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import subprocess

@@ -1,5 +1,7 @@
 """A run whose study is in PostgreSQL, with workers on machines that share nothing else."""
 
+from __future__ import annotations
+
 import shutil
 import subprocess
 import sys

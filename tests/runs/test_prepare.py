@@ -1,5 +1,7 @@
 """Sources of which nothing can be searched are told before a search starts."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """What a run's trials have in common is done once."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """Racing: recipes that belong on the front are kept, clearly worse ones are given up."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

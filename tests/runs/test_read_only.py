@@ -1,5 +1,7 @@
 """Looking at a run writes nothing: it works on a read-only disk, and leaves the run as it was."""
 
+from __future__ import annotations
+
 import errno
 import os
 import subprocess

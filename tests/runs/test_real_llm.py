@@ -1,5 +1,7 @@
 """A search over a real LLM's adapters, all pulled by id: a short one of `perf/real_llm.py`."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

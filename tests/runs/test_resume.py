@@ -1,5 +1,7 @@
 """Kill, stop, pause and resume: nothing told is lost, nothing finished is done again."""
 
+from __future__ import annotations
+
 import errno
 import random
 import signal

@@ -1,5 +1,7 @@
 """A run's folder: one writer, any number of readers."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Told exactly once, in whatever order workers do what they do, whoever is taken for dead."""
 
+from __future__ import annotations
+
 import pytest
 
 from tests.runs.crew import check_all_told_once

@@ -1,5 +1,7 @@
 """Seeds: points of the space where it has them, and other recipes."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

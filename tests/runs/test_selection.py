@@ -1,5 +1,7 @@
 """The bootstrap: its intervals cover the truth, its differences are paired."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

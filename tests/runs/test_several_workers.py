@@ -1,5 +1,7 @@
 """Searches as the command line starts them, with workers that join, die and are budgeted."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal

@@ -1,5 +1,7 @@
 """One model by itself, loaded as a run would score it."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """A spec says what is wrong with it in one sentence."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Stages of a search, and the model that a second stage walks through."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path

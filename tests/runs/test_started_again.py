@@ -1,5 +1,7 @@
 """Workers that the system kills are started again, the last one too."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 

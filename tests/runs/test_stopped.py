@@ -1,5 +1,7 @@
 """Told exactly once, at whatever statement between claiming and telling a worker is stopped."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +67,7 @@ class Pair:
         arguments = (theirs, os.environ.get("PGPASSWORD", ""))
         self._victim = processes.Process(target=stopping.victim, args=arguments)
 
-    def __enter__(self) -> "Pair":
+    def __enter__(self) -> Pair:
         self._victim.start()
         return self
 

@@ -1,5 +1,7 @@
 """Of workers that take a trial at once, one gets it, whatever keeps the study."""
 
+from __future__ import annotations
+
 from collections import Counter
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """A search over models whose vocabularies differ."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

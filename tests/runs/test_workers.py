@@ -1,5 +1,7 @@
 """Workers that are killed, stopped or late: every slot is told exactly once."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """A whole run made by hand, in a moment, and all that is shown of it."""
 
+from __future__ import annotations
+
 import json
 import time
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The boxes no point dominates, beside BoTorch's decomposition of one front."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from botorch.utils.multi_objective.box_decompositions import FastNondominatedPartitioning

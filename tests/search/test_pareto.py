@@ -1,5 +1,7 @@
 """Front, hypervolume and knee against values worked by hand, and BoTorch's hypervolume."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """Parts of a model as mergekit reads them, on the tensor names of real architectures."""
 
+from __future__ import annotations
+
 from itertools import product
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The space of layer paths against `merging.paths`, which decodes the paper's variables."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """Proposals are a function of seed and history; MM-MO learns."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The search space against mergekit's own schema and its reader of settings."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import pytest

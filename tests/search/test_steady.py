@@ -1,5 +1,7 @@
 """A sampler's numerical failure costs a proposal, not the search."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Adapters kept as factors, against peft's own merge."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Spellings of a base's name, as cards and adapters have them."""
 
+from __future__ import annotations
+
 import pytest
 
 from morphing.errors import MorphingError

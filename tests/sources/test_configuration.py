@@ -1,5 +1,7 @@
 """Settings under which weights mean something else: told where they differ, however spelled."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import pytest

@@ -1,5 +1,7 @@
 """A model in a folder is known by what its files hold, and by nothing else."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

@@ -1,5 +1,7 @@
 """Sources by id, from a local Hub through the real client."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

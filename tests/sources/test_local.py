@@ -1,5 +1,7 @@
 """The zoo and local folders: pinned, inspected by headers, refused in one sentence."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Models and datasets as people type and paste them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """The app as a process of its own, and a real browser."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """The app as a process of its own."""
 
+from __future__ import annotations
+
 import socket
 import subprocess
 import sys

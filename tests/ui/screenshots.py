@@ -3,6 +3,8 @@
 Searches the zoo with the defaults, then takes the tab Watch as a visitor sees it.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess

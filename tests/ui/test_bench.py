@@ -1,5 +1,7 @@
 """The loaded models are used by one at a time, in order, each with their own token."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Iterator
 from pathlib import Path

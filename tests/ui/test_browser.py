@@ -1,5 +1,7 @@
 """The whole path in a real browser: compose, watch, compare, publish."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

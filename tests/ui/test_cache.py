@@ -1,5 +1,7 @@
 """What is held is what would be worked out now."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """Small pieces of HTML."""
 
+from __future__ import annotations
+
 from morphing.runs.trial import Result
 from morphing.ui.cards import cut_remark, score_notes
 

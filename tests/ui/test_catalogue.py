@@ -1,5 +1,7 @@
 """The catalogue can be looked through; what cannot be scored here says why."""
 
+from __future__ import annotations
+
 import re
 
 import pytest

@@ -1,5 +1,7 @@
 """A click under Compose leads to the spec it promises."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Two models answer by answer."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -4,6 +4,8 @@ Properties over random choices: benchmarks of which more is better and of which 
 and bits per byte, measures, and which of them may not be worse than any source.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import replace
 

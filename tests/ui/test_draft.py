@@ -1,5 +1,7 @@
 """Columns are mapped by a click, what is guessed is seen first, and what is shown is harmless."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Failures become sentences, and work in threads ends when nobody waits for it."""
 
+from __future__ import annotations
+
 import errno
 import os
 import threading

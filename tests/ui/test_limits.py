@@ -1,5 +1,7 @@
 """What visitors may take of a machine that others reach, and what they are told beyond it."""
 
+from __future__ import annotations
+
 import math
 import os
 import re

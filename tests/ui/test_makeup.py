@@ -1,5 +1,7 @@
 """What a trial is made of: bars for weights, blocks for layers, words for anything else."""
 
+from __future__ import annotations
+
 from morphing.merging.paths import LayerPath, Step
 from morphing.merging.recipe import Recipe
 from morphing.runs.spec import zoo_spec

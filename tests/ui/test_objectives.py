@@ -1,5 +1,7 @@
 """Values as people read them."""
 
+from __future__ import annotations
+
 import pytest
 
 from morphing.runs.scales import Bound

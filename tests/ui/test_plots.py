@@ -1,5 +1,7 @@
 """The plots are pure functions of a run's figures; plotly accepts what they return."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path

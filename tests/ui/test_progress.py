@@ -1,5 +1,7 @@
 """Where a run stands, in words: stages, workers, what was given up, why there is no front."""
 
+from __future__ import annotations
+
 import socket
 from dataclasses import asdict
 from json import dumps

@@ -1,5 +1,7 @@
 """Which run a visitor may see, and whose login they act with."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import gradio as gr

@@ -1,5 +1,7 @@
 """What the tabs do, without a browser: each handler is a method that takes and gives values."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

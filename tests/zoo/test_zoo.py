@@ -1,5 +1,7 @@
 """The zoo is small, loads, is honest about its splits, and is a real problem."""
 
+from __future__ import annotations
+
 import json
 import random
 

@@ -1,5 +1,7 @@
 """A dataset's columns and first rows, and how a column is written in a template."""
 
+from __future__ import annotations
+
 import keyword
 import re
 import unicodedata

@@ -1,5 +1,7 @@
 """Rows of a benchmark's dataset: from the zoo, from a local file or folder, or from the Hub."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from hashlib import file_digest
 from typing import Any

@@ -1,5 +1,7 @@
 """Which rows are drawn: by hashes, so that any version of any library draws the same."""
 
+from __future__ import annotations
+
 import heapq
 from collections.abc import Iterable
 from hashlib import sha256

@@ -1,5 +1,7 @@
 """Few-shot examples: what stands before every question of a benchmark."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

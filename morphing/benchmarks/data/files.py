@@ -6,6 +6,8 @@ a line; any of them may be compressed. What cannot be read is refused in one sen
 where.
 """
 
+from __future__ import annotations
+
 import codecs
 import csv
 import gzip

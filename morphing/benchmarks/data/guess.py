@@ -1,5 +1,7 @@
 """A benchmark guessed from a dataset's columns, for its owner to look at before anything runs."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

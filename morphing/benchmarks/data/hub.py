@@ -1,5 +1,7 @@
 """Datasets on the Hub: which revision, which rows, and what can go wrong in one sentence each."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,7 +112,7 @@ def hub_splits(benchmark: Benchmark, path: str, token: str | None) -> list[str]:
         return list(datasets.get_dataset_split_names(path, benchmark.config, **where))
 
 
-def _opened(benchmark: Benchmark, token: str | None) -> "tuple[Benchmark, DatasetBuilder | None]":
+def _opened(benchmark: Benchmark, token: str | None) -> tuple[Benchmark, DatasetBuilder | None]:
     """The benchmark and what knows its dataset's files; of a program those that the Hub made."""
     try:
         return benchmark, _builder(benchmark, token)
@@ -122,7 +124,7 @@ def _opened(benchmark: Benchmark, token: str | None) -> "tuple[Benchmark, Datase
     return converted, _builder(converted, token)
 
 
-def _builder(benchmark: Benchmark, token: str | None) -> "DatasetBuilder | None":
+def _builder(benchmark: Benchmark, token: str | None) -> DatasetBuilder | None:
     """What knows the dataset's files; None where the config is none of several.
 
     Raises:
@@ -145,13 +147,13 @@ def _builder(benchmark: Benchmark, token: str | None) -> "DatasetBuilder | None"
     return None
 
 
-def _data_files(builder: "DatasetBuilder | None") -> dict[str, list[str]]:
+def _data_files(builder: DatasetBuilder | None) -> dict[str, list[str]]:
     """The files of each split as hf:// addresses; empty where `datasets` took its cached copy."""
     found = builder.config.data_files if builder is not None else None
     return {str(split): [str(file) for file in files] for split, files in (found or {}).items()}
 
 
-def _converted_files(builder: "DatasetBuilder | None") -> list[re.Match[str]]:
+def _converted_files(builder: DatasetBuilder | None) -> list[re.Match[str]]:
     """All files, if they lie as the Hub lays out what it converts."""
     files = (file for files in _data_files(builder).values() for file in files)
     found = [_CONVERTED_FILE.fullmatch(file) for file in files]
@@ -194,7 +196,7 @@ def _far_rows(files: Sequence[str], token: str | None) -> ParquetRows:
     return ParquetRows([partial(hub.open, file, "rb", cache_type="none") for file in files])
 
 
-def loaded_rows(benchmark: Benchmark, path: str, split: str, token: str | None = None) -> "Dataset":
+def loaded_rows(benchmark: Benchmark, path: str, split: str, token: str | None = None) -> Dataset:
     """The rows of a split of a folder or of a dataset on the Hub, as `datasets` loads them.
 
     Raises:
@@ -221,7 +223,7 @@ def loaded_rows(benchmark: Benchmark, path: str, split: str, token: str | None =
     return rows
 
 
-def _check_revision(benchmark: Benchmark, rows: "Dataset") -> None:
+def _check_revision(benchmark: Benchmark, rows: Dataset) -> None:
     # Without a network `datasets` takes whichever revision is in its cache, in a folder named so.
     for file in rows.cache_files:
         cached = Path(file["filename"]).parent.name

@@ -1,5 +1,7 @@
 """Where the files of a dataset lie: nothing that a declaration or a card says leaves its folder."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Rows by index, read when they are asked for: of a million only the chosen ones."""
 
+from __future__ import annotations
+
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence

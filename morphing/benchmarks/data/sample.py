@@ -1,5 +1,7 @@
 """A sample: a row of a dataset as a question, by the templates of a benchmark."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

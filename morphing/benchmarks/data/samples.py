@@ -1,5 +1,7 @@
 """Samples of a benchmark, with the search and the holdout kept apart."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +29,7 @@ class Draw:
     samples: tuple[Sample, ...]
 
     @classmethod
-    def of(cls, benchmark: Benchmark, part: Part, samples: Sequence[Sample]) -> "Draw":
+    def of(cls, benchmark: Benchmark, part: Part, samples: Sequence[Sample]) -> Draw:
         """The record of samples that were loaded from a pinned benchmark."""
         revision = fingerprint(benchmark) or benchmark.revision
         return cls(benchmark.dataset, benchmark.config, revision, part, tuple(samples))

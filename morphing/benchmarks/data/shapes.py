@@ -1,5 +1,7 @@
 """Shapes that datasets have: from columns and a few rows to a benchmark's fields."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

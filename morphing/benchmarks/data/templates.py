@@ -1,5 +1,7 @@
 """Templates over dataset rows: how a row becomes a prompt, a target or options."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -17,7 +19,7 @@ _ENVIRONMENT = f"{__name__}:environment"
 
 
 @cache
-def environment() -> "ImmutableSandboxedEnvironment":
+def environment() -> ImmutableSandboxedEnvironment:
     """The Jinja environment of a benchmark's templates."""
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -1,5 +1,7 @@
 """Keys and values of many rows of tokens, to copy, extend, drop and replace row by row."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _GROWTH = 1.5
 
 
-def kept_layers(model: "PreTrainedModel") -> tuple[bool, ...] | None:
+def kept_layers(model: PreTrainedModel) -> tuple[bool, ...] | None:
     """For each layer whether it looks through a sliding window; None where `Rows` can't serve.
 
     They can where a layer's memory of the text is the keys and values of its tokens and nothing
@@ -122,9 +124,7 @@ class Rows(DynamicCache):
     def width(self) -> int:
         return int(self.layers[0].width)
 
-    def take(
-        self, rows: Sequence[int], lengths: Sequence[int], room: int, places: int = 0
-    ) -> "Rows":
+    def take(self, rows: Sequence[int], lengths: Sequence[int], room: int, places: int = 0) -> Rows:
         """A copy of ``rows``, each once or often, of each its first ``lengths`` tokens.
 
         ``room`` is how many columns will be added, and ``places`` how many rows (`join`).
@@ -153,7 +153,7 @@ class Rows(DynamicCache):
             target.fill(len(rows), width, filled)
         return copy
 
-    def join(self, others: "Rows") -> None:
+    def join(self, others: Rows) -> None:
         """Put the rows of ``others``, none longer than the width, into free places."""
         first, count = len(self.lengths), len(others.lengths)
         for layer, other in zip(self.layers, others.layers, strict=True):

@@ -1,5 +1,7 @@
 """Chat templates: turns as a model reads them, and the switch that makes it think or not."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ _SWITCHES = ("enable_thinking", "thinking", "reasoning")
 
 
 def chat_text(
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: PreTrainedTokenizerBase,
     turns: Turns,
     thinking: Thinking = "auto",
     reply: bool = True,
@@ -38,7 +40,7 @@ def chat_text(
     return text
 
 
-def thinking_switch(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+def thinking_switch(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The variable by which the template can be told to let the model think; None without one."""
     try:
         template = tokenizer.get_chat_template()
@@ -48,7 +50,7 @@ def thinking_switch(tokenizer: "PreTrainedTokenizerBase") -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _switch_of(tokenizer: "PreTrainedTokenizerBase", template: str) -> str | None:
+def _switch_of(tokenizer: PreTrainedTokenizerBase, template: str) -> str | None:
     turns = [{"role": "user", "content": "a"}]
     for name in _SWITCHES:
         if name not in template:
@@ -62,7 +64,7 @@ def _switch_of(tokenizer: "PreTrainedTokenizerBase", template: str) -> str | Non
     return None
 
 
-def thinking_remark(tokenizer: "PreTrainedTokenizerBase", thinking: Thinking) -> str | None:
+def thinking_remark(tokenizer: PreTrainedTokenizerBase, thinking: Thinking) -> str | None:
     """What is to be told where the tokenizer's template can't do what ``thinking`` says."""
     if thinking == "auto" or thinking_switch(tokenizer) is not None:
         return None
@@ -75,7 +77,7 @@ def thinking_remark(tokenizer: "PreTrainedTokenizerBase", thinking: Thinking) ->
 
 
 def _applied(
-    tokenizer: "PreTrainedTokenizerBase", turns: Turns, reply: bool, variables: Mapping[str, bool]
+    tokenizer: PreTrainedTokenizerBase, turns: Turns, reply: bool, variables: Mapping[str, bool]
 ) -> str:
     return render_chat(
         tokenizer,

@@ -1,5 +1,7 @@
 """From texts to tokens that fit a model's context."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -45,7 +47,7 @@ class Request:
 
 
 def encode(
-    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], add_special_tokens: bool
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool
 ) -> list[list[int]]:
     """Token ids of each text, ready to be continued: no end token, never empty.
 
@@ -71,28 +73,28 @@ def encode(
     return rows
 
 
-def beginning(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+def beginning(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token that the tokenizer begins every text with; None where it begins with none."""
     ids = tokenizer("a", add_special_tokens=True)["input_ids"]
     token = tokenizer.bos_token_id
     return token if token is not None and ids[:1] == [token] else None
 
 
-def _start(tokenizer: "PreTrainedTokenizerBase") -> int:
+def _start(tokenizer: PreTrainedTokenizerBase) -> int:
     """What stands before a text that nothing is before."""
     known = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     return next((token for token in known if token is not None), 0)
 
 
 def prompts(
-    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], add_special_tokens: bool
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool
 ) -> list[Request]:
     """Texts to be continued."""
     return [Request(tuple(ids)) for ids in encode(tokenizer, texts, add_special_tokens)]
 
 
 def continuations(
-    tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[tuple[str, str]], add_special_tokens: bool
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], add_special_tokens: bool
 ) -> list[Request]:
     """(context, continuation) as requests for the continuation.
 
@@ -113,8 +115,8 @@ def continuations(
 
 
 def fit(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[Request],
     new_tokens: int = 0,
 ) -> list[Request]:
@@ -138,7 +140,7 @@ def fit(
     return fitting
 
 
-def _cut(tokenizer: "PreTrainedTokenizerBase", request: Request, room: int) -> Request:
+def _cut(tokenizer: PreTrainedTokenizerBase, request: Request, room: int) -> Request:
     ids = request.ids
     if len(ids) <= room:
         return request
@@ -146,7 +148,7 @@ def _cut(tokenizer: "PreTrainedTokenizerBase", request: Request, room: int) -> R
     return Request((*start, *ids[len(ids) - room + len(start) :]), request.answer, truncated=True)
 
 
-def context_length(model: "PreTrainedModel", answer_tokens: int) -> int | None:
+def context_length(model: PreTrainedModel, answer_tokens: int) -> int | None:
     """Tokens a prompt and its answer may have together; None where nothing limits them.
 
     Raises:

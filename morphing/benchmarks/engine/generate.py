@@ -1,5 +1,7 @@
 """Greedy generation in a batch that stays full."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,8 +51,8 @@ class Written:
 
 
 def generate(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Request],
     max_new_tokens: int,
     stop: Sequence[str],
@@ -239,8 +241,8 @@ def _likeliest(logits: torch.Tensor, prompts: Sequence[int]) -> torch.Tensor:
 
 
 def _batch_by_batch(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     asked: _Asked,
     order: Sequence[int],
     room: Room,
@@ -308,7 +310,7 @@ class _Stopping(StoppingCriteria):
 
 
 @contextmanager
-def _own_settings_aside(model: "PreTrainedModel") -> Iterator[None]:
+def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
     # `generate` fills what a configuration leaves open from the model's own, which may sample or
     # penalise repetition.
     own = model.generation_config

@@ -1,5 +1,7 @@
 """How likely a model finds each of several answers."""
 
+from __future__ import annotations
+
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +78,7 @@ _Score = Callable[[Sequence[_Question], Room], Iterator[_Read]]
 
 
 def log_likelihoods(
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     groups: Sequence[Sequence[Request]],
     batch_size: int | None,
     progress: Callable[[float], None],

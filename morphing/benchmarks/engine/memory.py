@@ -1,5 +1,7 @@
 """How many rows of tokens to run at once, and fewer where memory runs out."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -60,7 +62,7 @@ class Room:
     """What a forward pass costs in tokens."""
 
     @classmethod
-    def of(cls, model: "PreTrainedModel", length: int, batch_size: int | None) -> "Room":
+    def of(cls, model: PreTrainedModel, length: int, batch_size: int | None) -> Room:
         """``batch_size`` rows where it is given, else what suits rows of ``length`` tokens."""
         rows = default_batch_size(model, length) if batch_size is None else batch_size
         _note(rows)
@@ -96,7 +98,7 @@ class Room:
             yield slice(at, at + first[at])
             at += first[at]
 
-    def after(self, error: RuntimeError, rows: int) -> "Room":
+    def after(self, error: RuntimeError, rows: int) -> Room:
         """Half the room, since ``rows`` did not fit.
 
         Raises:
@@ -115,7 +117,7 @@ class Room:
         return Room(rows // 2, tokens, self.pass_cost)
 
 
-def default_batch_size(model: "PreTrainedModel", length: int) -> int:
+def default_batch_size(model: PreTrainedModel, length: int) -> int:
     """Rows of ``length`` tokens to keep at once: as many as ``BATCH_BYTES`` hold, at most 128.
 
     Counts the key-value cache in full and one layer's widest activations, from the configuration

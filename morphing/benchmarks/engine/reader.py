@@ -1,5 +1,7 @@
 """A model's forward pass over rows of tokens, with what it has read kept for other rows."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,7 +42,7 @@ class Reader:
     may be called.
     """
 
-    def __init__(self, model: "PreTrainedModel") -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         known = inspect.signature(model.forward).parameters
         self._positions = "position_ids" in known

@@ -1,5 +1,7 @@
 """Where a generated text ends."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -37,7 +39,7 @@ class Ending:
     length; and what their texts are."""
 
     def __init__(
-        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]
     ) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
@@ -52,7 +54,7 @@ class Ending:
         self._may_complete: dict[int, bool] = {}
         self._may_end_mark: dict[int, bool] = {}
 
-    def row(self, limit: Limit, opened: Marks | None = None) -> "RowEnding":
+    def row(self, limit: Limit, opened: Marks | None = None) -> RowEnding:
         """What says of one row whether it has ended; ``opened`` are the marks of a thought that its
         prompt has begun.
         """

@@ -1,5 +1,7 @@
 """Thoughts in generated texts: what a model writes for itself before it answers."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -63,7 +65,7 @@ class Reply:
     thought: str = ""
     unfinished: bool = False
 
-    def without(self, tokens: Iterable[str]) -> "Reply":
+    def without(self, tokens: Iterable[str]) -> Reply:
         """The reply without these special tokens' texts."""
         answer, thought = self.answer, self.thought
         for token in tokens:
@@ -123,12 +125,12 @@ def opened_by(prompt: str) -> Marks | None:
     return next((marks for marks in MARKS if end.endswith(marks.opening)), None)
 
 
-def opened_in(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> Marks | None:
+def opened_in(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Marks | None:
     """As `opened_by`, of a prompt's tokens."""
     return opened_by(str(tokenizer.decode(ids[-_LONGEST_MARK:], skip_special_tokens=False)))
 
 
-def may_think(tokenizer: "PreTrainedTokenizerBase") -> bool:
+def may_think(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a model with this tokenizer may think: its template or its tokens have the marks."""
     template = tokenizer.chat_template or ""
     texts = [template] if isinstance(template, str) else list(template.values())

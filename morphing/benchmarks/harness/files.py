@@ -3,6 +3,8 @@
 Reading runs nothing of theirs and does not even import the harness, which costs seconds.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping

@@ -4,6 +4,8 @@ The harness renders in Jinja's plain environment, in which a template is a progr
 whatever this process may.
 """
 
+from __future__ import annotations
+
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @cache
-def environment() -> "ImmutableSandboxedEnvironment":
+def environment() -> ImmutableSandboxedEnvironment:
     """The harness's environment (``lm_eval.utils.env``), in a sandbox."""
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -1,5 +1,7 @@
 """The number that a text gives as its answer."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 

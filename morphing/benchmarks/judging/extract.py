@@ -1,5 +1,7 @@
 """From a generated text to the answer in it."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection
 from difflib import get_close_matches

@@ -1,5 +1,7 @@
 r"""Whether two answers in LaTeX are the same: ``\frac12`` and ``0.5``, ``x+1`` and ``1 + x``."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -197,7 +199,7 @@ class _Verifier:
                 )
             return reply == "1"
 
-    def _running(self) -> "subprocess.Popen[str]":
+    def _running(self) -> subprocess.Popen[str]:
         if self._process is not None and self._owner == os.getpid():
             if self._process.poll() is None:
                 return self._process

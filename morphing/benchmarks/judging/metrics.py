@@ -1,5 +1,7 @@
 """From an answer and its target to a score: our own metrics, and those of the evaluate library."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from difflib import get_close_matches
 from fractions import Fraction

@@ -4,6 +4,8 @@ They run with all that this process may do, so they need the same leave as progr
 writes (``--allow-code``).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Powers of ten in words behind a number: "7万", "1万2000", "1.5 million", "১ লাখ ২৩ হাজার"."""
 
+from __future__ import annotations
+
 import re
 from fractions import Fraction
 from functools import cache

@@ -3,6 +3,8 @@
 Extraction, metrics and mathematical equality all read numbers by this.
 """
 
+from __future__ import annotations
+
 import re
 import unicodedata
 from collections.abc import Callable, Iterator

@@ -1,5 +1,7 @@
 """The program in a text that a model wrote: fenced blocks of code, of which one is meant."""
 
+from __future__ import annotations
+
 import ast
 import builtins
 import re

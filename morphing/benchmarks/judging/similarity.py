@@ -1,5 +1,7 @@
 """How alike an answer and its target are, between 0 and 1, whatever language they are in."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from functools import cache
@@ -56,21 +58,21 @@ def chrf(answer: str, target: str) -> float:
 
 
 @cache
-def _rouge(kind: str) -> "RougeScorer":
+def _rouge(kind: str) -> RougeScorer:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer([kind], tokenizer=Words())
 
 
 @cache
-def _bleu(splitter: str) -> "BLEU":
+def _bleu(splitter: str) -> BLEU:
     from sacrebleu.metrics import BLEU
 
     return BLEU(tokenize=splitter, effective_order=True, force=True)
 
 
 @cache
-def _chrf() -> "CHRF":
+def _chrf() -> CHRF:
     from sacrebleu.metrics import CHRF
 
     return CHRF()

@@ -7,6 +7,8 @@ one call in C, which no exception reaches. Time is the processor's, so that a bu
 change what is equal; math-verify's own timeouts go by the clock and need a main thread.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os

@@ -1,5 +1,7 @@
 """Benchmarks of kind ``code``: the answer, in a program with its tests, runs in the sandbox."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +35,8 @@ def check(benchmark: Benchmark) -> None:
 
 
 def score(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prepared: Prepared,
     batch_size: int | None,
     progress: Progress,

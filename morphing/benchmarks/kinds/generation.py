@@ -1,5 +1,7 @@
 """Benchmarks of kind ``generation``: a greedy answer, extracted and compared with the target."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +30,7 @@ def check(benchmark: Benchmark) -> None:
 
 
 def requests(
-    tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark, samples: Sequence[Sample]
+    tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, samples: Sequence[Sample]
 ) -> list[list[Request]]:
     """For each sample its prompt."""
     texts, special = model_texts(tokenizer, benchmark, samples, benchmark.thinking)
@@ -36,8 +38,8 @@ def requests(
 
 
 def score(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prepared: Prepared,
     batch_size: int | None,
     progress: Progress,
@@ -48,8 +50,8 @@ def score(
 
 def judged_by(
     judge: Judge,
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prepared: Prepared,
     batch_size: int | None,
     progress: Progress,
@@ -90,7 +92,7 @@ def judged_by(
     return outputs, sum(request.truncated for request in fitting)
 
 
-def room_for_thoughts(tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark) -> int:
+def room_for_thoughts(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark) -> int:
     """New tokens that thoughts may take, of a model that may think."""
     asked = benchmark.thinking != "off" and may_think(tokenizer)
     return benchmark.thinking_tokens if asked else 0

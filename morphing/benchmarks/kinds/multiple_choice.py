@@ -1,5 +1,7 @@
 """Benchmarks of kind ``multiple_choice``: the option that the model finds likeliest."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,7 @@ def check(benchmark: Benchmark) -> None:
 
 
 def requests(
-    tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark, samples: Sequence[Sample]
+    tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, samples: Sequence[Sample]
 ) -> list[list[Request]]:
     """For each sample a request for each option: for itself, or for what follows it."""
     texts, special = model_texts(tokenizer, benchmark, samples)
@@ -41,8 +43,8 @@ def requests(
 
 
 def score(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prepared: Prepared,
     batch_size: int | None,
     progress: Progress,

@@ -1,5 +1,7 @@
 """Benchmarks of kind ``perplexity``: how many bits a text costs a model, by its bytes."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +33,7 @@ def check(benchmark: Benchmark) -> None:
 
 
 def requests(
-    tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark, samples: Sequence[Sample]
+    tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, samples: Sequence[Sample]
 ) -> list[list[Request]]:
     """For each sample its text after its prompt, however long.
 
@@ -50,8 +52,8 @@ def requests(
 
 
 def score(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prepared: Prepared,
     batch_size: int | None,
     progress: Progress,

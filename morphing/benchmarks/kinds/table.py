@@ -5,6 +5,8 @@ checks (`benchmark.Benchmark`), scoring (`evaluate`), the app's words and docs/b
 this table; a test holds that none of them leaves a kind out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 

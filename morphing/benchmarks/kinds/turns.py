@@ -1,5 +1,7 @@
 """What a model reads of a sample: its prompt, or turns of a chat."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def model_texts(
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: PreTrainedTokenizerBase,
     benchmark: Benchmark,
     samples: Sequence[Sample],
     thinking: Thinking = "off",
@@ -35,7 +37,7 @@ def model_texts(
     return [_chat(tokenizer, benchmark, sample, thinking) for sample in samples], False
 
 
-def is_chat(tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark) -> bool:
+def is_chat(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark) -> bool:
     """Whether samples are asked as turns of a chat.
 
     Raises:
@@ -51,7 +53,7 @@ def is_chat(tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark) -> bool:
     return False
 
 
-def remarks(tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark) -> tuple[str, ...]:
+def remarks(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark) -> tuple[str, ...]:
     """What is to be told of how samples are asked."""
     if not benchmark.chat:
         return ()
@@ -61,7 +63,7 @@ def remarks(tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark) -> tuple
     return (told,) if told else ()
 
 
-def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
+def _name(tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.name_or_path or "the tokenizer")
 
 
@@ -70,7 +72,7 @@ def _together(sample: Sample) -> str:
 
 
 def _chat(
-    tokenizer: "PreTrainedTokenizerBase", benchmark: Benchmark, sample: Sample, thinking: Thinking
+    tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, sample: Sample, thinking: Thinking
 ) -> str:
     user = {"role": "user", "content": sample.prompt}
     try:

@@ -1,6 +1,8 @@
 """Whether programs of others may run here, and whether this system can isolate them: tried, not
 assumed."""
 
+from __future__ import annotations
+
 import functools
 import json
 import os

@@ -6,6 +6,8 @@ new namespaces, in which a program would have privileges again, and memory that 
 process counts (System V and POSIX queues and segments, anonymous files).
 """
 
+from __future__ import annotations
+
 import platform
 import struct
 

@@ -6,6 +6,8 @@ and again when it has reached its end; the user to become (0 to stay); and one l
 :class:`morphing.benchmarks.sandbox.run.Limits`.
 """
 
+from __future__ import annotations
+
 import os
 import random
 import resource

@@ -4,6 +4,8 @@ Its text is run there by :func:`morphing.benchmarks.sandbox.check.check_sandbox`
 of :func:`probe`. Each try gets what the host has and the limits, and tells whether it succeeded.
 """
 
+from __future__ import annotations
+
 import ctypes
 import json
 import os

@@ -5,6 +5,8 @@ network, no other processes, no files of this machine, no environment, no privil
 leaves behind is gone with it.
 """
 
+from __future__ import annotations
+
 import os
 import secrets
 import selectors
@@ -146,9 +148,7 @@ def _reason(code: int, text: str, limits: Limits) -> str:
     return lines[-1][:200] if lines else f"it ended with exit code {code}"
 
 
-def _watch(
-    process: "subprocess.Popen[bytes]", mark: bytes, limits: Limits
-) -> tuple[bytearray, str]:
+def _watch(process: subprocess.Popen[bytes], mark: bytes, limits: Limits) -> tuple[bytearray, str]:
     """What the program printed, marks included, and why it must be stopped, if it must."""
     assert process.stdout is not None
     output, begun = bytearray(), False

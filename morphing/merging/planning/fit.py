@@ -1,5 +1,7 @@
 """Whether the models of a recipe fit each other, told from their headers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 

@@ -5,6 +5,8 @@ the architecture they say which tensors stand before the layers, which are index
 a model may lack, and which other names a tensor goes by; else the usual names do.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -200,7 +202,7 @@ def _table(text: str) -> Table:
     )
 
 
-def _weights(info: Any, config: Any) -> "Iterator[tuple[Slot, WeightInfo, bool | None]]":
+def _weights(info: Any, config: Any) -> Iterator[tuple[Slot, WeightInfo, bool | None]]:
     """mergekit's weights with their slots, and of those outside the layers the side."""
     for module in info.modules.values():
         prefix, part = module.weight_prefix or "", module.architecture

@@ -1,5 +1,7 @@
 """A recipe's output as pieces: runs of layers, and whose layers they are made of."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,20 +18,18 @@ if TYPE_CHECKING:
 class Piece:
     """Consecutive layers of the output, made of as many layers of every input."""
 
-    references: tuple["ModelReference", ...]
+    references: tuple[ModelReference, ...]
     names: tuple[str, ...]
     """The references as a recipe writes them."""
     starts: tuple[int, ...]
     """The first layer taken from each."""
     layers: int
-    base: "ModelReference | None"
-    settings: Mapping["ModelReference | None", Sequence[Any]]
+    base: ModelReference | None
+    settings: Mapping[ModelReference | None, Sequence[Any]]
     """What is set for each input, and for all (None), from the innermost scope to the outermost."""
 
 
-def cut(
-    configuration: "MergeConfiguration", layouts: Mapping[str, Layout]
-) -> dict[str, list[Piece]]:
+def cut(configuration: MergeConfiguration, layouts: Mapping[str, Layout]) -> dict[str, list[Piece]]:
     """The pieces of every stack of layers, in the output's order; a text model has one stack.
 
     ``models`` are one piece over all layers; a base that they do not list is added to them.
@@ -70,7 +70,7 @@ def cut(
     return pieces
 
 
-def _piece(definition: "OutputSliceDefinition", reader: "ConfigReader") -> Piece:
+def _piece(definition: OutputSliceDefinition, reader: ConfigReader) -> Piece:
     reader = reader.for_out_slice(definition)
     references = tuple(source.model for source in definition.sources)
     start, end = definition.sources[0].layer_range
@@ -102,7 +102,7 @@ def _common_depth(names: Sequence[str], stack: str, layouts: Mapping[str, Layout
 
 
 def _check_ranges(
-    place: int, definition: "OutputSliceDefinition", stack: str, layouts: Mapping[str, Layout]
+    place: int, definition: OutputSliceDefinition, stack: str, layouts: Mapping[str, Layout]
 ) -> None:
     lengths = []
     for source in definition.sources:

@@ -19,6 +19,8 @@ It goes its own way in three places where mergekit's output would be wrong:
   comes after the layers. Here all of them are merged.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,7 +158,7 @@ def plan_remarks(recipe: Recipe, models: Mapping[str, ModelInfo]) -> list[str]:
     return remarks(spec, cut(configuration, layouts), read, layouts, bool(module.slices))
 
 
-def _drafts(recipe: Recipe, models: Mapping[str, ModelInfo]) -> "_Structure":
+def _drafts(recipe: Recipe, models: Mapping[str, ModelInfo]) -> _Structure:
     """All of a plan but the parameters: a search changes only these, so it is kept."""
     text = json.dumps(_without_parameters(recipe.config), default=str, sort_keys=True)
     return _structure(text, tuple((name, models[name]) for name in recipe.inputs))
@@ -259,7 +261,7 @@ class _Planner:
     table: Table
 
     @cached_property
-    def method(self) -> "MergeMethod":
+    def method(self) -> MergeMethod:
         from mergekit import merge_methods
 
         return merge_methods.get(self.recipe.method)

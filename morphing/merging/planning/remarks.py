@@ -4,6 +4,8 @@
 which settings are read at all, and which layers the output has.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +50,7 @@ class _Read:
 
 
 def remarks(
-    spec: "MergeMethodSpec",
+    spec: MergeMethodSpec,
     stacks: Mapping[str, Sequence[Piece]],
     scopes: Sequence[tuple[Scope, bool]],
     layouts: Mapping[str, Layout],
@@ -92,7 +94,7 @@ def _places(number: int, index: int | None, piece: Piece, sliced: bool) -> list[
     return [f"{place}.parameters" if place else "parameters" for place in (*own, *outer)]
 
 
-def _entries(setting: "ParameterSetting") -> list[_Setting]:
+def _entries(setting: ParameterSetting) -> list[_Setting]:
     entries = setting if isinstance(setting, list) else [setting]
     if entries and hasattr(entries[0], "filter"):
         return [_Setting(entry.value, entry.filter, True) for entry in entries]
@@ -100,7 +102,7 @@ def _entries(setting: "ParameterSetting") -> list[_Setting]:
 
 
 def _read(
-    spec: "MergeMethodSpec",
+    spec: MergeMethodSpec,
     stacks: Mapping[str, Sequence[Piece]],
     scopes: Sequence[tuple[Scope, bool]],
     sliced: bool,
@@ -145,7 +147,7 @@ def _first(
 
 
 def _all_settings(
-    spec: "MergeMethodSpec", stacks: Mapping[str, Sequence[Piece]], sliced: bool
+    spec: MergeMethodSpec, stacks: Mapping[str, Sequence[Piece]], sliced: bool
 ) -> Iterator[tuple[str, str, list[_Setting], int]]:
     """Every setting that could be read where it stands, and how many layers it is for."""
     shared = {p.name for p in spec.shared_parameters}

@@ -5,6 +5,8 @@ reads them for every candidate. Tensors that no filter tells apart, at the same 
 a gradient, have the same parameters.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

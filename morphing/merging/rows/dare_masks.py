@@ -1,5 +1,7 @@
 """DARE's masks, row by row, and the L1 norms that rescaling restores."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What a merge needs to know of the models alone: worked out when first needed, and kept."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -8,6 +8,8 @@ compiled and eager, on any number of threads and for any division into calls; `r
 they are run.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch

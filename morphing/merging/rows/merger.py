@@ -1,5 +1,7 @@
 """Segments merged by our own kernels: parameters brought into columns, and the passes needed."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

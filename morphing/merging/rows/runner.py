@@ -1,5 +1,7 @@
 """How kernels are run: compiled once and kept, or eagerly by blocks of rows."""
 
+from __future__ import annotations
+
 import logging
 import os
 import shutil

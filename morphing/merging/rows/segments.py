@@ -1,5 +1,7 @@
 """Stretches of a plan that one kernel call can merge."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

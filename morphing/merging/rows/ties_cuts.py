@@ -7,6 +7,8 @@ evenly; they are counted while the guess is merged; and the few rows that were w
 again.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

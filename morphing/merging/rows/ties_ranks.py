@@ -4,6 +4,8 @@ TIES keeps the k largest of a tensor. Which value is the k-th depends on the den
 the magnitudes does not: a table of values and of how many are at least as large gives it.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What the inputs of a segment are multiplied with, tensor by tensor, in float64."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -4,6 +4,8 @@ The rules are those of mergekit's `PermutedVocabulary`; its walk over every toke
 an index here, made once for a set of models.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -36,7 +38,7 @@ class Alignment:
     own: Tensor
     """int64 (M, K): each model's own row, -1 where it has none."""
 
-    def to(self, device: torch.device) -> "Alignment":
+    def to(self, device: torch.device) -> Alignment:
         return Alignment(*(getattr(self, entry.name).to(device) for entry in fields(self)))
 
     def apply(self, views: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:

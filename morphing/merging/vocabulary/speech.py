@@ -5,6 +5,8 @@ a template is worth depends on its end tokens: where the recipe takes a model's 
 what ends that model's answers too, beside what ends those of the model whose tokenizer it has.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -49,7 +51,7 @@ class Voice:
 class Speech:
     """What a recipe's model reads and writes text with."""
 
-    tokenizer: "PreTrainedTokenizerBase | None"
+    tokenizer: PreTrainedTokenizerBase | None
     """With its chat template set; None where no model of the recipe has one that can be read."""
     folder: Path | None
     """Whose tokenizer files serve as they are; None where the tokenizer has to be saved."""
@@ -134,9 +136,7 @@ def _with_tokenizer(voices: Mapping[str, Voice], donor: str) -> str:
     return donor
 
 
-def _read(
-    model: str, voices: Mapping[str, Voice], needed: bool
-) -> "PreTrainedTokenizerBase | None":
+def _read(model: str, voices: Mapping[str, Voice], needed: bool) -> PreTrainedTokenizerBase | None:
     """A model's tokenizer; None where it cannot be read, and its files serve as they are."""
     try:
         return load_tokenizer(model, {model: voices[model].folder})
@@ -147,7 +147,7 @@ def _read(
 
 
 def _set_template(
-    tokenizer: "PreTrainedTokenizerBase", recipe: Recipe, voices: Mapping[str, Voice]
+    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, voices: Mapping[str, Voice]
 ) -> str | None:
     """Give the tokenizer the recipe's template; returns the model whose it is, if it is one's."""
     names = recipe.inputs if recipe.template_model is None else (recipe.template_model,)
@@ -155,32 +155,30 @@ def _set_template(
     return set_chat_template(tokenizer, recipe, load_tokenizers(folders, folders))
 
 
-def _extends(
-    voice: "PreTrainedTokenizerBase", tokenizer: "PreTrainedTokenizerBase", rows: int
-) -> bool:
+def _extends(voice: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase, rows: int) -> bool:
     """Whether a tokenizer has all tokens of another under the same ids, and its own have rows."""
     theirs, ours = voice.get_vocab(), tokenizer.get_vocab()
     return ours.items() <= theirs.items() and max(theirs.values(), default=0) < rows
 
 
 def _ends(
-    voice: "PreTrainedTokenizerBase", ids: Iterable[int], tokenizer: "PreTrainedTokenizerBase"
+    voice: PreTrainedTokenizerBase, ids: Iterable[int], tokenizer: PreTrainedTokenizerBase
 ) -> list[int]:
     """What ends a model's answers, as ids of another tokenizer that may lack some."""
     return _known([*_tokens(voice, ids), voice.eos_token], tokenizer)
 
 
-def _tokens(tokenizer: "PreTrainedTokenizerBase", ids: Iterable[int]) -> list[str | None]:
+def _tokens(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[str | None]:
     names = {place: token for token, place in tokenizer.get_vocab().items()}
     return [names.get(place) for place in ids]
 
 
-def _known(tokens: Iterable[str | None], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def _known(tokens: Iterable[str | None], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     vocabulary = tokenizer.get_vocab()
     return [vocabulary[token] for token in tokens if token is not None and token in vocabulary]
 
 
-def _lost_ends(speaker: str, voice: "PreTrainedTokenizerBase", ends: list[int]) -> list[str]:
+def _lost_ends(speaker: str, voice: PreTrainedTokenizerBase, ends: list[int]) -> list[str]:
     if ends or voice.eos_token is None:
         return []
     return [
@@ -190,7 +188,7 @@ def _lost_ends(speaker: str, voice: "PreTrainedTokenizerBase", ends: list[int]) 
     ]
 
 
-def _end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The token that a template writes after an answer, if that is one token of the vocabulary."""
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     try:
@@ -202,7 +200,7 @@ def _end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return _known([t for t in reversed(added) if t and after.startswith(t)][:1], tokenizer)
 
 
-def same_tokenizer(one: "PreTrainedTokenizerBase", other: "PreTrainedTokenizerBase | None") -> bool:
+def same_tokenizer(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase | None) -> bool:
     """Whether two tokenizers read and write all text alike, chats included."""
     if other is None or type(one) is not type(other) or one.chat_template != other.chat_template:
         return False

@@ -1,5 +1,7 @@
 """Tokenizers of a recipe's models: loading them, joining them, and the output's chat template."""
 
+from __future__ import annotations
+
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import AddedToken, PreTrainedTokenizerBase
 
 
-def load_tokenizer(model: str, folders: Mapping[str, Path]) -> "PreTrainedTokenizerBase":
+def load_tokenizer(model: str, folders: Mapping[str, Path]) -> PreTrainedTokenizerBase:
     """The tokenizer of ``model``.
 
     Raises:
@@ -43,7 +45,7 @@ def load_tokenizer(model: str, folders: Mapping[str, Path]) -> "PreTrainedTokeni
 
 def load_tokenizers(
     models: Iterable[str], folders: Mapping[str, Path]
-) -> "dict[str, PreTrainedTokenizerBase]":
+) -> dict[str, PreTrainedTokenizerBase]:
     """The tokenizers of those models that have one; models of one folder share theirs.
 
     Raises:
@@ -61,8 +63,8 @@ def load_tokenizers(
 
 
 def without_tokens_past(
-    limit: int | None, model: str, folder: Path, tokenizer: "PreTrainedTokenizerBase"
-) -> "PreTrainedTokenizerBase":
+    limit: int | None, model: str, folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedTokenizerBase:
     """The tokenizer of ``model`` without the tokens whose ids are ``limit`` or more.
 
     A special token that is a tokenizer's ``pad_token`` or the like is given a new id.
@@ -87,8 +89,8 @@ def without_tokens_past(
 
 
 def unite(
-    tokenizers: "Sequence[tuple[PreTrainedTokenizerBase, int | None]]",
-) -> "PreTrainedTokenizerBase":
+    tokenizers: Sequence[tuple[PreTrainedTokenizerBase, int | None]],
+) -> PreTrainedTokenizerBase:
     """The first tokenizer with the tokens of the others added, in their order.
 
     Each comes with its limit: tokens with that id and more have no row and do not count. What is an
@@ -114,9 +116,9 @@ def unite(
 
 
 def set_chat_template(
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
-    tokenizers: "Mapping[str, PreTrainedTokenizerBase]",
+    tokenizers: Mapping[str, PreTrainedTokenizerBase],
 ) -> str | None:
     """Give ``tokenizer`` the chat template the recipe asks for, if it asks for one.
 
@@ -154,7 +156,7 @@ def set_chat_template(
     return next((model for model, theirs in own.items() if theirs and theirs == text), None)
 
 
-def _default_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+def _default_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The template a tokenizer uses where none is named, without white space about it."""
     template = tokenizer.chat_template
     text = template.get("default") if isinstance(template, dict) else template
@@ -172,7 +174,7 @@ def _written_template(wanted: str) -> str:
     return named.get(wanted, wanted)
 
 
-def _reloaded(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+def _reloaded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A copy, saved and loaded."""
     from transformers import AutoTokenizer
 
@@ -181,7 +183,7 @@ def _reloaded(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase"
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
-def _check_syntax(tokenizer: "PreTrainedTokenizerBase") -> None:
+def _check_syntax(tokenizer: PreTrainedTokenizerBase) -> None:
     try:
         render_chat(tokenizer, [{"role": "user", "content": "?"}])
     except TemplateMalformed as error:

@@ -14,6 +14,8 @@ with a KeyError, follows the order of a hash table, or writes a tokenizer with i
 - Ids of the output that no token has (some tokenizers leave holes) count as padding.
 """
 
+from __future__ import annotations
+
 import functools
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,9 +46,9 @@ if TYPE_CHECKING:
 class Vocabulary:
     """The output's vocabulary, and where each model keeps the rows of its tokens."""
 
-    tokenizer: "PreTrainedTokenizerBase"
+    tokenizer: PreTrainedTokenizerBase
     """Of the output; its chat template is the one it came with."""
-    donor_tokenizer: "PreTrainedTokenizerBase"
+    donor_tokenizer: PreTrainedTokenizerBase
     """Of the model whose configuration the output has."""
     size: int
     """Rows of the output's embeddings, padded to the multiple the recipe asks for."""
@@ -56,7 +58,7 @@ class Vocabulary:
     """Every model's own tokens and their ids."""
     _places: Mapping[str, Tensor] = field(repr=False)
     """For every model, int64 of shape (ids,): the id it gives to the output's token, or -1."""
-    _configured: Mapping[str, "TokenEmbeddingConfig"] = field(repr=False)
+    _configured: Mapping[str, TokenEmbeddingConfig] = field(repr=False)
     _donor: str = field(repr=False)
     _alignments: dict[tuple[Any, ...], Alignment] = field(
         default_factory=dict, init=False, repr=False
@@ -167,7 +169,7 @@ class Vocabulary:
     def _named_row(
         self,
         token: str,
-        config: "TokenEmbeddingConfig",
+        config: TokenEmbeddingConfig,
         models: tuple[str, ...],
         rows: tuple[int, ...],
         places: Tensor,
@@ -262,7 +264,7 @@ def build_vocabulary(recipe: Recipe, folders: Mapping[str, Path]) -> Vocabulary 
     return vocabulary
 
 
-def _settings(recipe: Recipe) -> "TokenizerConfig | None":
+def _settings(recipe: Recipe) -> TokenizerConfig | None:
     """The recipe's tokenizer setting, of which ``tokenizer_source`` is the short form.
 
     Raises:

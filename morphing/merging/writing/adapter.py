@@ -1,5 +1,7 @@
 """A recipe's model on disk as a LoRA adapter of the recipe's base."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

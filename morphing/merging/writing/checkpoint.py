@@ -1,5 +1,7 @@
 """A recipe's model on disk, as an ordinary transformers checkpoint."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -10,6 +10,8 @@ A shard of the weights gets its final name when it is on the disk, so after a cr
 ones are known and are kept, where the fingerprint is the same.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import json

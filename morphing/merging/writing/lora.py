@@ -1,5 +1,7 @@
 """A merge written as a PEFT LoRA adapter of its base, and how far from the merge that is."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

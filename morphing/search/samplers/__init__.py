@@ -4,6 +4,8 @@
 layer paths read it. A new sampler is a file with a class and a line here.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -94,7 +96,7 @@ SAMPLERS = {
 }
 
 
-def make_sampler(name: str, seed: int, problem: "Problem | None" = None) -> "BaseSampler":
+def make_sampler(name: str, seed: int, problem: Problem | None = None) -> BaseSampler:
     """The sampler called ``name``, with its default settings.
 
     Args:

@@ -11,6 +11,8 @@ BoTorch's decomposition is the same. Ours adds a point to many fronts at once, a
 objectives takes a thirtieth of BoTorch's time for eight draws of a noisy front.
 """
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

@@ -5,6 +5,8 @@ objective only and keeps its state in the study as pickles, which a run got from
 able to bring in; ours is rebuilt from the history.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Any
 

@@ -30,6 +30,8 @@ The Gaussian processes' posterior is that of Rasmussen and Williams 2006 (GPML):
 the Matern 5/2 kernel, their equation 4.17.
 """
 
+from __future__ import annotations
+
 import math
 from typing import TYPE_CHECKING
 
@@ -74,7 +76,7 @@ class LogEHVI(AcquisitionFunction):  # type: ignore[misc]  # BoTorch is not read
 
     def __init__(
         self,
-        model: "SingleTaskGP",
+        model: SingleTaskGP,
         x: Tensor,
         values: Tensor,
         noise: Tensor,
@@ -165,7 +167,7 @@ def non_dominated(x: Tensor, values: Tensor) -> Tensor:
     return x[is_non_dominated(values)]
 
 
-def hyperparameters(model: "SingleTaskGP") -> tuple[Tensor, Tensor]:
+def hyperparameters(model: SingleTaskGP) -> tuple[Tensor, Tensor]:
     """Lengthscales (m, 1, d) and constant means (m, 1) of fitted processes.
 
     Raises:
@@ -188,7 +190,7 @@ def hyperparameters(model: "SingleTaskGP") -> tuple[Tensor, Tensor]:
     return lengthscale, mean.constant.reshape(-1, 1).detach()
 
 
-def noise_of(model: "SingleTaskGP", count: int) -> Tensor:
+def noise_of(model: SingleTaskGP, count: int) -> Tensor:
     """Noise variances (m, count) of fitted processes, known or found."""
     noise: Tensor = model.likelihood.noise.detach()
     noise = noise.reshape(-1, noise.shape[-1])
@@ -196,7 +198,7 @@ def noise_of(model: "SingleTaskGP", count: int) -> Tensor:
 
 
 def draws(
-    model: "SingleTaskGP", x: Tensor, z: Tensor, running: Tensor, count: int, seed: int
+    model: SingleTaskGP, x: Tensor, z: Tensor, running: Tensor, count: int, seed: int
 ) -> Tensor:
     """Draws of the noiseless values at all points, for (5).
 

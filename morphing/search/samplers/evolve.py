@@ -4,6 +4,8 @@ Which of its three searches it is, is a matter of the search space: parameters o
 DARE-TIES (PS), layer paths (DFS), or one after the other (PS+DFS).
 """
 
+from __future__ import annotations
+
 import math
 
 from morphing.search.samplers.cmaes import CMAESSampler

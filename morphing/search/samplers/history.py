@@ -9,6 +9,8 @@ do not depend on who was killed when; trials without the attribute have the slot
 several trials in one slot at most one is told.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -38,6 +38,8 @@ The constants are those of the authors' published code. All that differs from th
 - **Budget.** Theirs is four batches; ours is as many as the search has.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -210,13 +212,13 @@ def cross_with_elite(
 
 
 def _believer_ehvi(
-    model: "SingleTaskGP",
-    x: "torch.Tensor",
-    z: "torch.Tensor",
-    reference: "torch.Tensor",
+    model: SingleTaskGP,
+    x: torch.Tensor,
+    z: torch.Tensor,
+    reference: torch.Tensor,
     count: int,
     seed: int,
-) -> "torch.Tensor":
+) -> torch.Tensor:
     """Points (count, d) of [0, 1]^d, each maximising the expected hypervolume improvement.
 
     Args:

@@ -1,5 +1,7 @@
 """NSGA-II: Optuna's, reseeded for every trial."""
 
+from __future__ import annotations
+
 import warnings
 from typing import Any, ClassVar
 

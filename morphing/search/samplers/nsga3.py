@@ -1,5 +1,7 @@
 """NSGA-III: Optuna's, reseeded for every trial; for three objectives and more."""
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 import optuna

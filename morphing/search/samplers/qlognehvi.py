@@ -6,6 +6,8 @@ BoTorch's own, by Monte Carlo, takes tens of seconds for a proposal among 100 tr
 objectives.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -3,6 +3,8 @@
 With the same seed, its first trials are the initial design of the samplers that begin at random.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 from optuna.distributions import BaseDistribution

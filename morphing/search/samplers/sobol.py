@@ -1,5 +1,7 @@
 """A scrambled Sobol sequence: the yardstick that covers the space evenly."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from optuna.distributions import BaseDistribution

@@ -1,5 +1,7 @@
 """A sampler that goes on where another fails: with the slot's uniform draw."""
 
+from __future__ import annotations
+
 import logging
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Gaussian processes for the objectives, and what keeps their use reproducible."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,11 +23,11 @@ _RELEVANCE_RANGE = 10.0
 
 
 def fit_processes(
-    x: "torch.Tensor",
-    z: "torch.Tensor",
-    noise: "torch.Tensor | None" = None,
+    x: torch.Tensor,
+    z: torch.Tensor,
+    noise: torch.Tensor | None = None,
     relevance: np.ndarray | None = None,
-) -> "SingleTaskGP":
+) -> SingleTaskGP:
     """Independent Gaussian processes for the columns of z (n, m) over x (n, d), fitted by MAP.
 
     Matern 5/2 kernels: among a few dozen trials they know much better than squared exponentials
@@ -53,7 +55,7 @@ def fit_processes(
     for column in range(z.shape[1]):
         own = None if noise is None else noise[:, column : column + 1]
 
-        def new(column: int = column, own: "torch.Tensor | None" = own) -> "SingleTaskGP":
+        def new(column: int = column, own: torch.Tensor | None = own) -> SingleTaskGP:
             return _process(x, z[:, column : column + 1], own, relevance)
 
         part = new()
@@ -74,11 +76,11 @@ def fit_processes(
 
 
 def _process(
-    x: "torch.Tensor",
-    z: "torch.Tensor",
-    noise: "torch.Tensor | None",
+    x: torch.Tensor,
+    z: torch.Tensor,
+    noise: torch.Tensor | None,
     relevance: np.ndarray | None,
-) -> "SingleTaskGP":
+) -> SingleTaskGP:
     import torch
     from botorch.models import SingleTaskGP
     from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
@@ -95,7 +97,7 @@ def _process(
     return model
 
 
-def _log_ratios(relevance: np.ndarray, x: "torch.Tensor") -> "torch.Tensor":
+def _log_ratios(relevance: np.ndarray, x: torch.Tensor) -> torch.Tensor:
     """Logarithms (d,) of relevances over their geometric mean, kept within bounds."""
     import torch
 

@@ -1,5 +1,7 @@
 """The tab "Compare": up to four models answer the same message side by side."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass

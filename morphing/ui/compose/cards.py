@@ -1,5 +1,7 @@
 """The cards under Compose."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from math import inf
 

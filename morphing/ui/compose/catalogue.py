@@ -1,5 +1,7 @@
 """What can be measured: the catalogue by skill and language, to look through and take from."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 from morphing.benchmarks.benchmark import Benchmark

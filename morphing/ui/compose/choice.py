@@ -1,5 +1,7 @@
 """What the visitor has put together under Compose, and how a click changes it."""
 
+from __future__ import annotations
+
 import hashlib
 import time
 from collections.abc import Mapping
@@ -82,7 +84,7 @@ class Choice:
     """Benchmarks that are not in the catalogue."""
 
     @classmethod
-    def zoo(cls) -> "Choice":
+    def zoo(cls) -> Choice:
         """The embedded default."""
         spec = zoo_spec()
         uses: list[tuple[str, Role]] = [
@@ -115,7 +117,7 @@ class Choice:
         """Whether layer paths are searched, alone or last."""
         return self.strategy != "ps"
 
-    def after(self, action: str, value: str) -> "Choice":
+    def after(self, action: str, value: str) -> Choice:
         """The choice after a click on a card."""
         if action == "remove":
             return replace(self, sources=tuple(name for name in self.sources if name != value))
@@ -147,7 +149,7 @@ class Choice:
             return replace(self, kinds=value == "apart")
         return self
 
-    def adding(self, benchmark: Benchmark, role: Role) -> "Choice":
+    def adding(self, benchmark: Benchmark, role: Role) -> Choice:
         """The choice with a benchmark of the visitor's own; one of the same name makes room.
 
         Raises:

@@ -3,6 +3,8 @@
 Nothing is scored before the visitor has seen three questions filled in and taken the benchmark.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What is shown of a benchmark of the visitor's own before it is taken."""
 
+from __future__ import annotations
+
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.benchmarks.data.draft import ROLES, Draft
 from morphing.benchmarks.data.sample import Sample

@@ -1,5 +1,7 @@
 """The sliders and switches under Compose, one for each field of `choice.Settings`."""
 
+from __future__ import annotations
+
 import os
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The tab "Compose": what to merge, what to measure, how to search, and the launch."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any

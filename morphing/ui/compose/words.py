@@ -1,5 +1,7 @@
 """What the cards under Compose say of methods, samplers, spaces, benchmarks and the zoo."""
 
+from __future__ import annotations
+
 from morphing.benchmarks.benchmark import Benchmark
 from morphing.merging import methods as known
 from morphing.runs.spec_parts import SearchOptions

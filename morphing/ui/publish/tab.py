@@ -1,5 +1,7 @@
 """The tab "Publish": one merge, with an honest card, to the visitor's own account."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The tab "Differences": where two models answer the same samples differently."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,5 +1,7 @@
 """The panel "On the holdout": how good the front is on samples the search never saw."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any

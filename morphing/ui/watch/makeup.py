@@ -1,5 +1,7 @@
 """What a trial is made of, drawn: how much of each source, or the path through their layers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 from morphing.inert import as_html

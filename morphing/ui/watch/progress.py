@@ -1,5 +1,7 @@
 """Where a run stands: its bar, its stage, its workers, and what its hypervolume is measured by."""
 
+from __future__ import annotations
+
 from morphing.inert import as_html
 from morphing.runs.figures import Figures
 from morphing.runs.leases import Worker

@@ -1,5 +1,7 @@
 """The tab "Watch": a run as it goes, its front, and one trial in detail."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """The front as a table, and one trial in detail: scores, parameters, recipe, answers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
