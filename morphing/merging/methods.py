@@ -356,7 +356,7 @@ _ALL = (
         "Multi-SLERP",
         "A mean of the sources' directions from the base. Two or more.",
         (
-            _DIRECTION,
+            _PROPORTION,
             _switch("normalize_weights", True),
             Parameter("eps", POSITIVE, default=1e-8, shared=True),
         ),

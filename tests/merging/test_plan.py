@@ -371,7 +371,7 @@ def test_what_is_no_weight_is_left_out_and_integers_are_passed_through() -> None
         ("nearswap", "b", "which b lacks"),
         ("linear", "a", "linear"),
         ("ties", "b", "which b lacks"),
-        ("ties", "a", "ties"),
+        ("ties", "a", "passthrough"),  # to the base nothing is added
         ("model_stock", "b", None),
         ("model_stock", "ac", "passthrough"),
         ("model_stock", "c", None),
