@@ -13,7 +13,15 @@ import pytest
 from morphing.runs.run import Run
 from morphing.runs.spec import zoo_spec
 
-START = "import sys, morphing.__main__ as m; print('up', flush=True); sys.argv[0] = 'm'; m.main()"
+# Where the tests themselves were started in the background, Ctrl-C is ignored by all they start.
+START = """\
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import morphing.__main__ as m
+print('up', flush=True)
+sys.argv[0] = 'm'
+m.main()
+"""
 
 
 @pytest.mark.parametrize("seconds", [0.03, 0.15, 0.5, 1.5])
