@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.imports import circles, imports, names_imported
+from docs.imports import PICTURE, circles, imports, names_imported, picture
 from docs.imports import room as room_of
 from morphing.benchmarks.kinds.table import KINDS
 
@@ -125,3 +125,8 @@ def test_the_rooms_are_light_to_enter() -> None:
     code = f"import sys, morphing.cli\nprint([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_picture_is_what_the_source_says() -> None:
+    """After a file was added, moved or taken away: ``python docs/imports.py`` draws it anew."""
+    assert PICTURE.read_text(encoding="utf-8") == picture()
