@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from morphing.runs.storage import keep_elsewhere, open_study
+from morphing.runs.storage import check_storage, keep_elsewhere, open_study
 from tests.runs.crew import processes
 from tests.runs.light_worker import DIRECTIONS, OBJECTIVES, take_all
 from tests.runs.postgres import PASSWORD, Server
@@ -19,7 +19,9 @@ TRIALS = 40
 @pytest.fixture(params=["journal", "sqlite", "postgres"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     if request.param == "sqlite":
-        keep_elsewhere(tmp_path, f"sqlite:///{tmp_path}/study.db")
+        url = f"sqlite:///{tmp_path}/study.db"
+        check_storage(url)  # makes the file, as whoever begins a run does
+        keep_elsewhere(tmp_path, url)
     elif request.param == "postgres":
         server: Server = request.getfixturevalue("postgres")
         monkeypatch.setenv("PGPASSWORD", PASSWORD)
