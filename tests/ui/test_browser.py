@@ -77,8 +77,11 @@ def test_from_sources_to_a_pushed_merge(browser: Browser, app: RunningApp) -> No
     page.locator("#own-prompt textarea").fill("{{ question")
     expect(page.locator("#own-view .m-error")).to_contain_text("prompt")
     page.locator("#own-prompt textarea").fill("{{ question }}")
-    set_number(page, "#own-tokens", 5)
+    # One change is answered before the next is made, as a person waits to see what a change did.
     expect(page.locator("#own-view .m-error")).to_have_count(0)
+    page.wait_for_timeout(2 * SECOND)
+    set_number(page, "#own-tokens", 5)
+    page.wait_for_timeout(2 * SECOND)
     page.locator("#own-take").click()
     expect(page.locator("#own")).to_be_hidden()
     expect(page.locator("#benchmarks .m-card.objective")).to_have_count(4)
