@@ -24,6 +24,9 @@ def main() -> None:
         # Typer ends a command with the cause of its Exit; one that ended itself has told why.
         if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
             _tell()
+        elif _interrupted and end.code == 1:  # what the interruption broke was told as an error
+            _tell()
+            sys.exit(130)
         raise
     except BaseException as error:
         # A library may turn the interruption of its import into an error of its own.

@@ -71,10 +71,18 @@ def main() -> None:
     try:
         app(args=arguments, prog_name="morphing")
     except Exception as error:
-        if debug:
+        if debug or _is_interruption(error):
             raise
         unforeseen = f"Unexpected {type(error).__name__}: {error}"
         fail(mendable(error) or f"{unforeseen} (run with --debug for the traceback)")
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error: a library may make its own of an import's interruption."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
 
 
 def _quiet_libraries(debug: bool) -> None:
