@@ -95,7 +95,7 @@ def test_the_scoring_engine_knows_nothing_else_of_benchmarks() -> None:
 
 
 def test_search_takes_only_recipes_and_paths_from_merging() -> None:
-    light = {"merging.methods", "merging.recipe", "merging.paths"}
+    light = {"merging.method", "merging.methods", "merging.recipe", "merging.paths"}
     for name, targets in imports().items():
         if room_of(name) == "search":
             assert {t for t in targets if room_of(t) == "merging"} <= light

@@ -9,7 +9,7 @@ import torch
 
 from morphing.errors import MorphingError
 from morphing.matching.solve import about, solve
-from morphing.merging.merge import Progress, Told, tell_nobody
+from morphing.merging.merge import Progress, Told, megabytes, tell_nobody
 from morphing.merging.merge_stages import MergeStages
 from morphing.merging.methods import METHODS
 from morphing.merging.models import Placement
@@ -85,14 +85,14 @@ def merge_solved(
         recipe,
         morpher.held,
         folder,
-        partial(_megabytes, progress),
+        partial(megabytes, progress, "writing"),
         {"solved": about(solved)},
     )
 
 
 def _fetched(name: str, progress: Progress, token: str | None) -> Source:
     progress(f"getting {name}", 0, 0)
-    shown = partial(_megabytes, partial(_renamed, progress, f"downloading {name}"))
+    shown = partial(megabytes, progress, f"downloading {name}")
     return with_digest(download(name, token, shown))
 
 
@@ -106,11 +106,3 @@ def _dtype(recipe: Recipe, base: Source) -> torch.dtype:
     dtypes = [torch_dtype(info) for info in infos]
     floats = [dtype for dtype in dtypes if dtype.is_floating_point]
     return max(set(floats), key=floats.count, default=torch.float32)
-
-
-def _renamed(progress: Progress, step: str, _: str, done: int, total: int) -> None:
-    progress(step, done, total)
-
-
-def _megabytes(progress: Progress, done: int, total: int) -> None:
-    progress("writing (MB)", done >> 20, total >> 20)

@@ -8,7 +8,7 @@ from typing import Any
 
 from morphing.errors import MorphingError
 from morphing.matching.state import Settings, Streams
-from morphing.merging.recipe import Recipe
+from morphing.merging.recipe import Recipe, model_name
 
 STREAMS: Mapping[str, Streams] = {
     "matched": "both",
@@ -59,7 +59,7 @@ def read_plan(recipe: Recipe) -> MatchPlan:
         taken = sum(task.prompts == prompts for task in tasks)
         name = prompts if not taken else f"{prompts} ({taken + 1})"
         share = float(entry["parameters"]["weight"])
-        tasks.append(TaskPlan(name, _name(entry["model"]), share, prompts, samples))
+        tasks.append(TaskPlan(name, model_name(entry["model"]), share, prompts, samples))
     shared = recipe.config.get("parameters") or {}
     most = shared.get("most_tokens")
     settings = Settings(
@@ -87,7 +87,3 @@ def _prompts(place: str, written: Any) -> tuple[str, int]:
     if type(samples) is not int or samples < 1:
         raise MorphingError(f"The recipe's {place}.samples is {samples!r}: give 1 or more.")
     return source.strip(), samples
-
-
-def _name(reference: Any) -> str:
-    return reference if isinstance(reference, str) else str(reference.get("path"))

@@ -147,7 +147,7 @@ def merge_adapter(
         )
     maker = _Maker(stages, folder, device, progress, token, placement, told)
     engine = maker.engine()
-    shown = partial(_megabytes, progress, "merging")
+    shown = partial(megabytes, progress, "merging")
     report = export_adapter(engine, one_spelling(stages.final), folder, rank, shown)
     maker.clean()
     return report
@@ -184,7 +184,7 @@ class _Maker:
         return self._open(self.stages.final, remarks, "")
 
     def export(self, engine: Engine, recipe: Recipe, folder: Path, earlier: str = "") -> None:
-        shown = partial(_megabytes, self.progress, "merging")
+        shown = partial(megabytes, self.progress, "merging")
         export(engine, one_spelling(recipe), folder, shown, earlier)
 
     def documents(self) -> str:
@@ -297,9 +297,9 @@ def open_engine(
         if made and part in made:
             fetched = Source(MERGED + part, made[part], (), adapter=False)
         else:
-            shown = partial(_megabytes, progress, f"downloading {part}")
+            shown = partial(megabytes, progress, f"downloading {part}")
             fetched = download(part, token, shown)
-        read = partial(_megabytes, progress, f"reading what is in {part}")
+        read = partial(megabytes, progress, f"reading what is in {part}")
         sources[part] = with_digest(fetched, read)
     named = {name: _parts(name, recipe, sources) for name in recipe.references}
     progress("reading", 0, 0)
@@ -335,5 +335,6 @@ def _parts(
     return checkpoint, adapter
 
 
-def _megabytes(progress: Progress, step: str, done: int, total: int) -> None:
+def megabytes(progress: Progress, step: str, done: int, total: int) -> None:
+    """Report bytes as megabytes of a step."""
     progress(f"{step} (MB)", done // 10**6, total // 10**6)

@@ -77,7 +77,7 @@ class Recipe:
     @property
     def base(self) -> str | None:
         reference = self.config.get("base_model")
-        return None if reference is None else _name(reference)
+        return None if reference is None else model_name(reference)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class Recipe:
         """
         weights = {} if self.base is None else {self.base: 0.0}
         for entry in self.config["models"]:
-            name = _name(entry["model"])
+            name = model_name(entry["model"])
             weights[name] = weights.get(name, 0.0) + float(entry["parameters"]["weight"])
         kept = {
             key: self.config[key]
@@ -231,7 +231,7 @@ def _check_repeats(label: str | None, inputs: list[ModelReference]) -> None:
 
 def _listed(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The models that entries of ``models`` and ``sources`` name, each once, in order."""
-    names = [_name(entry["model"]) for key in _ENTRIES for entry in config.get(key) or ()]
+    names = [model_name(entry["model"]) for key in _ENTRIES for entry in config.get(key) or ()]
     parts = (*(config.get("slices") or ()), *(config.get("modules") or {}).values())
     return tuple(dict.fromkeys((*names, *(name for part in parts for name in _listed(part)))))
 
@@ -245,13 +245,15 @@ def _renamed(
         if not value:
             continue
         if key in _ENTRIES:
-            result[key] = [{**entry, "model": rename(_name(entry["model"]))} for entry in value]
+            result[key] = [
+                {**entry, "model": rename(model_name(entry["model"]))} for entry in value
+            ]
         elif key == "slices":
             result[key] = [_renamed(part, rename) for part in value]
         elif key == "modules":
             result[key] = {name: _renamed(part, rename) for name, part in value.items()}
         elif key == "base_model" or (key == "tokenizer_source" and value not in _NO_MODEL):
-            result[key] = rename(_name(value))
+            result[key] = rename(model_name(value))
         elif key == "chat_template" and str(value).startswith(TEMPLATE_OF):
             named = rename(str(value).removeprefix(TEMPLATE_OF))
             # A path that mergekit's strings cannot hold stays: mergekit reads no model here.
@@ -270,8 +272,8 @@ def _renamed_tokenizer(
         if source is None or kind == "zero":
             return entry
         if kind is None:
-            return {**entry, "source": rename(_name(source))}
-        model = rename(_name(source["model"]))
+            return {**entry, "source": rename(model_name(source))}
+        model = rename(model_name(source["model"]))
         if (
             isinstance(model, str) and "+" in model
         ):  # here mergekit reads no string of two revisions
@@ -280,13 +282,13 @@ def _renamed_tokenizer(
 
     result = dict(tokenizer)
     if tokenizer.get("source") not in (None, *_NO_MODEL):
-        result["source"] = rename(_name(tokenizer["source"]))
+        result["source"] = rename(model_name(tokenizer["source"]))
     if tokenizer.get("tokens"):
         result["tokens"] = {text: token(entry) for text, entry in tokenizer["tokens"].items()}
     return result
 
 
-def _name(reference: Any) -> str:
+def model_name(reference: Any) -> str:
     """A model reference as mergekit's string form writes it: ``path[@revision][+adapter]``."""
     if isinstance(reference, str):
         return reference
@@ -294,7 +296,7 @@ def _name(reference: Any) -> str:
         revision = reference.get("revision")
         return f"{reference['path']}@{revision}" if revision else str(reference["path"])
     adapter = reference.get("lora")
-    return _name(reference["model"]) + (f"+{_name(adapter)}" if adapter else "")
+    return model_name(reference["model"]) + (f"+{model_name(adapter)}" if adapter else "")
 
 
 def _plain(value: Any) -> Any:

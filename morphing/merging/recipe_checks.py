@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from morphing.errors import MorphingError
-from morphing.merging.methods import METHODS, Method, Parameter, nearest
+from morphing.merging.method import Method, Parameter
+from morphing.merging.methods import METHODS, nearest
 from morphing.yaml_files import did_you_mean
 
 DTYPES = ("float32", "bfloat16", "float16")

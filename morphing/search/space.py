@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from morphing.errors import MorphingError
-from morphing.merging.methods import METHODS, Parameter, Span, refusal
+from morphing.merging.method import Parameter, Span
+from morphing.merging.methods import METHODS, refusal
 from morphing.merging.recipe import Recipe
 from morphing.search.numbers import SpaceNumber, complete, distributions, point, settle
 from morphing.search.options import DEFAULTS, SpaceOptions

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from morphing.errors import MorphingError
-from morphing.merging.methods import MERGEKITS, METHODS, Parameter
+from morphing.merging.method import Parameter
+from morphing.merging.methods import MERGEKITS, METHODS
 from morphing.merging.recipe import Recipe
 from morphing.merging.recipe_checks import CHAT_TEMPLATES, KEYS, check_recipe, remarks
 

@@ -7,6 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from morphing.benchmarks.data.column_names import (
+    ANSWER,
+    CONTEXT,
+    LABEL,
+    OPTION_SETS,
+    OPTIONS,
+    PAIRS,
+    QUESTION,
+    RIGHT_AND_WRONG,
+    TEXT,
+)
 from morphing.benchmarks.data.columns import (
     Table,
     is_number,
@@ -23,58 +34,6 @@ Fields = dict[str, Any]
 """Fields of a declaration: kind, prompt, target and what else the shape needs."""
 
 
-# Spelt as `plain` spells them; the likelier ones first, then those of the catalogue's languages.
-# fmt: off
-_QUESTION = (
-    "question", "query", "problem", "instruction", "prompt", "goal", "ctx", "stem", "sentence",
-    "premise", "input", "source", "questionstem", "questiontext",
-    *map(plain, (
-        "frage", "aufgabe", "pregunta", "pergunta", "domanda", "вопрос", "質問", "問題", "问题",
-        "提问", "질문", "คำถาม", "swali", "প্রশ্ন", "ప్రశ్న",
-    )),
-)
-_ANSWER = (
-    "answer", "answerkey", "answernumber", "answerindex", "answeridx", "correct", "correctanswer",
-    "gold", "label", "target", "output", "response", "completion", "solution", "cop", "summary",
-    "highlights", "translation", "reference", "ideal", "expected", "answers", "correctoption",
-    "correctanswernum",
-    *map(plain, (
-        "antwort", "lösung", "respuesta", "réponse", "resposta", "risposta", "ответ", "回答",
-        "答え", "正解", "解答", "答案", "답변", "정답", "คำตอบ", "jibu", "উত্তর", "సమాధానం",
-    )),
-)
-# fmt: on
-_CONTEXT = (
-    *("context", "passage", "paragraph", "article", "story", "support", "input", "background"),
-    *("document", "dialogue", "body", "narrative", "florespassage"),
-)
-_OPTIONS = ("choices", "options", "endings", "candidates", "mc1targets", "answerchoices", "answers")
-_OPTION_SETS = (
-    *(tuple("abcd"[:n]) for n in (4, 3, 2)),
-    ("a", "b", "c", "d", "e"),
-    *(
-        tuple(f"{word}{at}" for at in letters)
-        for word in ("option", "choice", "ending", "answer", "mcanswer", "output", "sol", "op")
-        for letters in ("abcde", "abcd", "abc", "01234", "0123", "12345", "1234", "123", "12")
-    ),
-)
-_RIGHT_AND_WRONG = re.compile(r"(correctanswer|bestanswer)|(distractor|incorrectanswer)s?\d*")
-_TEXT = ("text", "sentence", "content", "review", "tweet", "comment", "document", "title", "body")
-_LABEL = (
-    "label",
-    "labels",
-    "sentiment",
-    "category",
-    "class",
-    "intent",
-    "emotion",
-    "topic",
-    "classindex",
-)
-_PAIRS = (
-    *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2")),
-    *(("question1", "question2"), ("question", "sentence"), ("prompt", "completion")),
-)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MOST_CLASSES = 20
 _SHORT = 5  # words; longer answers are compared by how alike they are
@@ -105,7 +64,7 @@ def _preference(table: Table, given: Mapping[str, str]) -> Fields | None:
     chosen, rejected = table.find(["chosen"]), table.find(["rejected"])
     if chosen is None or rejected is None or given:
         return None
-    prompt = table.find(_QUESTION, chosen, rejected)
+    prompt = table.find(QUESTION, chosen, rejected)
     answers = [_last_turn(table, column) for column in (chosen, rejected)]
     asked = _first_turn(table, prompt or chosen)
     if asked is None or not all(answers):
@@ -156,12 +115,12 @@ def _multiple_choice(table: Table, given: Mapping[str, str]) -> Fields | None:
     options = _options(table, given)
     if options is None:
         return None
-    question = given.get("prompt") or table.find((*_QUESTION, *_TEXT), *options.columns)
-    answer = given.get("target") or table.find(_ANSWER, question, *options.columns)
+    question = given.get("prompt") or table.find((*QUESTION, *TEXT), *options.columns)
+    answer = given.get("target") or table.find(ANSWER, question, *options.columns)
     target = options.target or (answer and _index(table, answer, options))
     if question is None or not target:
         return None
-    context = given.get("context") or table.find(_CONTEXT, question, answer, *options.columns)
+    context = given.get("context") or table.find(CONTEXT, question, answer, *options.columns)
     continues = any(plain(column).startswith("ending") for column in options.columns)
     before = f"{show(context)}\n" if context and not continues else ""
     premise = table.find(["premise"])
@@ -184,17 +143,17 @@ def _multiple_choice(table: Table, given: Mapping[str, str]) -> Fields | None:
 def _options(table: Table, given: Mapping[str, str]) -> _Options | None:
     wanted = given.get("choices")
     if wanted is None or wanted in table.columns:
-        column = wanted or table.find(_OPTIONS)
+        column = wanted or table.find(OPTIONS)
         if column is not None and (found := _option_list(table, column)):
             return found
     if wanted is not None:
         return _option_columns(table, re.split(r"\s*,\s*", wanted))
     spelt = {plain(column): column for column in table.columns}
-    for names in _OPTION_SETS:
+    for names in OPTION_SETS:
         if all(name in spelt for name in names):
             return _option_columns(table, [spelt[name] for name in names])
-    marked = [column for column in table.columns if _RIGHT_AND_WRONG.fullmatch(plain(column))]
-    right = [column for column in marked if _RIGHT_AND_WRONG.fullmatch(plain(column))[1]]  # type: ignore[index]
+    marked = [column for column in table.columns if RIGHT_AND_WRONG.fullmatch(plain(column))]
+    right = [column for column in marked if RIGHT_AND_WRONG.fullmatch(plain(column))[1]]  # type: ignore[index]
     if len(right) == 1 and len(marked) > 1 and all(table.all(c, is_text) for c in marked):
         wrong = [column for column in marked if column not in right]
         found = _option_columns(table, [*right, *wrong])
@@ -237,7 +196,7 @@ def _option_list(table: Table, column: str) -> _Options | None:
     choices = f"{listed} | map('prefixed', ' ')"
     if not labels:
         return _Options(choices, lambda row: list(row[column]), (column,))
-    answer = table.find(_ANSWER, column)
+    answer = table.find(ANSWER, column)
     if answer is None:
         return None
     return _Options(choices, lambda row: [], (column,), _in(labels, ref(answer)))
@@ -272,10 +231,10 @@ def _index(table: Table, answer: str, options: _Options) -> str | None:
 
 def _classes(table: Table, given: Mapping[str, str]) -> Fields | None:
     asked = given.get("prompt")
-    pairs = [[table.find([name]) for name in pair] for pair in _PAIRS]
-    text = asked or table.find((*_TEXT, *_QUESTION))
+    pairs = [[table.find([name]) for name in pair] for pair in PAIRS]
+    text = asked or table.find((*TEXT, *QUESTION))
     text = text or next((pair[0] for pair in pairs if all(pair)), None)
-    label = given.get("target") or table.find((*_LABEL, *_ANSWER), text)
+    label = given.get("target") or table.find((*LABEL, *ANSWER), text)
     pair = next((pair for pair in pairs if all(pair) and label not in pair), None)
     if text is None or label is None:
         return None
@@ -283,7 +242,7 @@ def _classes(table: Table, given: Mapping[str, str]) -> Fields | None:
     if named is None:
         return None
     names, target = named
-    context = given.get("context") or table.find(_CONTEXT, text, label)
+    context = given.get("context") or table.find(CONTEXT, text, label)
     columns = pair if pair and not asked else [context, text]
     asking = "".join(f"{_title(c)}: {show(c)}\n" for c in columns if c is not None)
     return {
@@ -301,7 +260,7 @@ def _named_classes(table: Table, label: str) -> tuple[Sequence[str], str] | None
         return (names, show(label)) if len(names) > 1 else None
     if values and all(isinstance(value, bool) for value in values):
         return ("no", "yes"), "{{ " + ref(label) + " | int }}"
-    if plain(label) in _LABEL and (numbers := _whole_numbers(values)):
+    if plain(label) in LABEL and (numbers := _whole_numbers(values)):
         return [str(number) for number in numbers], _in(
             repr([str(number) for number in numbers]), f"{ref(label)} | string | trim"
         )
@@ -331,9 +290,9 @@ def _title(column: str) -> str:
 
 
 def _generation(table: Table, given: Mapping[str, str]) -> Fields | None:
-    question = given.get("prompt") or table.find(_QUESTION)
-    answer = given.get("target") or table.find(_ANSWER, question)
-    context = given.get("context") or table.find(_CONTEXT, question, answer)
+    question = given.get("prompt") or table.find(QUESTION)
+    answer = given.get("target") or table.find(ANSWER, question)
+    context = given.get("context") or table.find(CONTEXT, question, answer)
     if question is None and context is not None and answer is not None:
         text = f"{show(context)}\n\n{_title(answer)}:"
         return {"prompt": text, **_answered(table, answer)}
@@ -425,10 +384,10 @@ def _translation(table: Table, given: Mapping[str, str]) -> Fields | None:
 
 def _text(table: Table, given: Mapping[str, str]) -> Fields | None:
     """Text alone, to be predicted. With labels nothing can be made of it would be the wrong use."""
-    text = given.get("target") or table.find(_TEXT)
+    text = given.get("target") or table.find(TEXT)
     if text is None or not table.all(text, lambda value: isinstance(value, str)):
         return None
-    if "target" not in given and table.find((*_LABEL, *_ANSWER, "code", "testlist"), text):
+    if "target" not in given and table.find((*LABEL, *ANSWER, "code", "testlist"), text):
         return None
     asked = show(given["prompt"]) if "prompt" in given else ""
     return {"kind": "perplexity", "prompt": asked, "target": show(text)}
